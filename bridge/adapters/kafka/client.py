@@ -1,0 +1,148 @@
+"""The other side of the topics: publish requests, follow events. For the commands, the demo and tests."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Self
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from faststream.kafka import KafkaBroker
+
+from bridge.adapters.kafka.connection import broker_security, connection_options
+from bridge.adapters.kafka.topics import TopicNames
+from bridge.errors import CannotStart
+from bridge.messages import JobEvent
+from bridge.settings import Settings
+
+_POLL_MS = 200
+_STOP_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked:
+    """A request that went to the dead-letter topic.
+
+    Args:
+        request_id: the record's key, as text.
+        reason, detail: why.
+        value: the record as it was received.
+    """
+
+    request_id: str
+    reason: str
+    detail: str
+    value: bytes
+
+
+class BridgeClient:
+    """Publishes requests and follows what becomes of them.
+
+    Args:
+        settings: brokers and topics.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._names = TopicNames.of(settings.topics)
+        self._broker = KafkaBroker(
+            settings.kafka.bootstrap_servers,
+            client_id=settings.kafka.client_id,
+            security=broker_security(settings.kafka),
+            acks="all",
+            max_request_size=2 * settings.topics.max_message_bytes,
+            logger=None,
+        )
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with asyncio.timeout(self._settings.kafka.connect_timeout_s):
+                await self._broker.start()
+        except (KafkaError, TimeoutError) as error:
+            message = (
+                f"kafka: no broker answers at {self._settings.kafka.bootstrap_servers}: "
+                "check --kafka or BRIDGE_KAFKA__BOOTSTRAP_SERVERS, and that the broker runs"
+            )
+            raise CannotStart(message) from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(TimeoutError, KafkaError):
+            await asyncio.wait_for(self._broker.stop(), _STOP_S)
+
+    async def publish(self, request_id: str, value: bytes) -> None:
+        """Publish a record on the requests topic; returns once the brokers have it.
+
+        Raises:
+            CannotStart: the record is too long for the topic, or the topic is absent.
+        """
+        try:
+            await self._broker.publish(value, self._names.requests, key=request_id.encode())
+        except KafkaError as error:
+            message = f"kafka: {self._names.requests} does not take the request: {type(error).__name__}: {error}"
+            raise CannotStart(message) from error
+
+    async def cancel(self, request_id: str) -> None:
+        """Publish a cancel for a request."""
+        await self.publish(request_id, msgspec.json.encode({"cancel": request_id}))
+
+    @asynccontextmanager
+    async def following(self, *, from_start: bool = False) -> AsyncIterator[AsyncIterator[JobEvent | Parked]]:
+        """Follow the result and dead-letter topics; what is published after this was entered is not missed.
+
+        Args:
+            from_start: begin with the oldest event instead of the next one.
+
+        Raises:
+            CannotStart: the topics are absent.
+        """
+        consumer = AIOKafkaConsumer(
+            **connection_options(self._settings.kafka),
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=2 * self._settings.topics.max_message_bytes,
+        )
+        try:
+            await consumer.start()
+            await self._assign(consumer, from_start=from_start)
+            yield self._stream(consumer)
+        finally:
+            with suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(consumer.stop(), _STOP_S)
+
+    async def _assign(self, consumer: AIOKafkaConsumer, *, from_start: bool) -> None:
+        present = await consumer.topics()
+        topics = [*self._names.results, self._names.dead_letter]
+        absent = [topic for topic in topics if topic not in present]
+        if absent:
+            message = f"kafka: there is no topic {absent[0]}: start a worker, or run `tams-bridge topics create`"
+            raise CannotStart(message)
+        consumer.assign([TopicPartition(name, p) for name in topics for p in consumer.partitions_for_topic(name)])
+        if from_start:
+            await consumer.seek_to_beginning()
+        else:
+            await consumer.seek_to_end()
+        for tp in consumer.assignment():
+            await consumer.position(tp)
+
+    async def _stream(self, consumer: AIOKafkaConsumer) -> AsyncIterator[JobEvent | Parked]:
+        while True:
+            batches = await consumer.getmany(timeout_ms=_POLL_MS)
+            for record in sorted((r for records in batches.values() for r in records), key=lambda r: r.timestamp):
+                if record.topic == self._names.dead_letter:
+                    yield _parked(record)
+                elif record.value is not None:
+                    yield msgspec.json.decode(record.value, type=JobEvent)
+
+
+def _parked(record: "ConsumerRecord[bytes | None, bytes | None]") -> Parked:
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    return Parked(
+        request_id=(record.key or b"").decode(errors="replace"),
+        reason=headers.get("dlq-reason", ""),
+        detail=headers.get("dlq-error", ""),
+        value=record.value or b"",
+    )

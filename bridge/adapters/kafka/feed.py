@@ -1,0 +1,219 @@
+"""The requests topic as the consumer group hands it to this process."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+from typing_extensions import override
+
+from bridge.adapters.kafka.connection import connection_options, milliseconds
+from bridge.errors import CannotStart
+from bridge.ports import Arrival, Clock, RequestsReader
+from bridge.settings import Settings
+
+_POLL_MS = 200
+_MAX_RECORDS = 500
+_COMMIT_EVERY_S = 5.0
+_STOP_S = 5.0
+
+_log = structlog.get_logger("feed")
+
+
+class KafkaRequestsFeed:
+    """Implements `bridge.ports.RequestsFeed`.
+
+    One task reads, seeks, pauses and hands over, so that a record fetched before a seek never follows it.
+
+    Args:
+        settings: brokers, group and time-outs.
+        topic: the requests topic.
+        clock: for the pace of advisory commits and for health.
+    """
+
+    def __init__(self, settings: Settings, *, topic: str, clock: Clock) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._clock = clock
+        self._begin: dict[int, int | None] = {}
+        self._begun: set[int] = set()
+        self._held_back = False
+        self._stopping = asyncio.Event()
+        self._read: dict[TopicPartition, int] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+
+    def begin(self, partition: int, position: int | None) -> None:
+        """See the port."""
+        self._begin[partition] = position
+
+    def hold(self, partition: int) -> None:
+        """See the port."""
+        self._begin.pop(partition, None)
+        if partition in self._begun:
+            self._begun.discard(partition)
+            if self._consumer is not None:
+                self._pause(self._consumer, {partition})
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopping.set()
+
+    def lag(self) -> dict[int, int]:
+        """How many records lie behind each partition's position, as far as known."""
+        consumer = self._consumer
+        if consumer is None:
+            return {}
+        return {
+            tp.partition: max(0, highwater - position)
+            for tp, position in self._read.items()
+            if tp.partition in self._begun and (highwater := consumer.highwater(tp)) is not None
+        }
+
+    async def run(self, reader: RequestsReader) -> None:
+        """Join the group and hand over what arrives until stopped.
+
+        Raises:
+            CannotStart: no broker answered.
+        """
+        kafka = self._settings.kafka
+        consumer = AIOKafkaConsumer(
+            **connection_options(kafka),
+            group_id=self._settings.worker.group,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            session_timeout_ms=milliseconds(kafka.session_timeout_s),
+            heartbeat_interval_ms=milliseconds(kafka.heartbeat_interval_s),
+            rebalance_timeout_ms=milliseconds(kafka.rebalance_timeout_s),
+            max_poll_records=_MAX_RECORDS,
+            max_partition_fetch_bytes=2 * self._settings.topics.max_message_bytes,
+        )
+        self._consumer = consumer
+        consumer.subscribe([self._topic], listener=_Listener(self, consumer, reader))
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            message = f"kafka: the consumer group cannot be joined: {error}"
+            raise CannotStart(message) from error
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                commits = tasks.create_task(self._commit_positions(consumer))
+                await self._hand_over(consumer, reader)
+                commits.cancel()
+        finally:
+            self._consumer = None
+            with suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(consumer.stop(), _STOP_S)
+
+    async def _hand_over(self, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
+        while not self._stopping.is_set():
+            await self._begin_partitions(consumer)
+            self._hold_back(consumer, held_back=not reader.wants_more())
+            try:
+                batches = await consumer.getmany(timeout_ms=_POLL_MS)
+            except KafkaError as error:
+                _log.warning("fetch failed", error=str(error))
+                await self._clock.wait(self._stopping, 1.0)
+                continue
+            for tp, records in batches.items():
+                if tp.partition in self._begun and records:
+                    reader.arrived(tp.partition, [_arrival(record) for record in records])
+                    self._read[tp] = records[-1].offset + 1
+
+    async def _begin_partitions(self, consumer: AIOKafkaConsumer) -> None:
+        for partition in list(self._begin):
+            tp = TopicPartition(self._topic, partition)
+            if tp not in consumer.assignment():
+                continue
+            try:
+                position = await self._clamped(consumer, tp, self._begin[partition])
+            except KafkaError as error:
+                _log.warning("cannot begin yet", partition=partition, error=str(error))
+                continue
+            if partition in self._begin and tp in consumer.assignment():
+                del self._begin[partition]
+                consumer.seek(tp, position)
+                self._read[tp] = position
+                self._begun.add(partition)
+                if not self._held_back:
+                    consumer.resume(tp)
+
+    async def _clamped(self, consumer: AIOKafkaConsumer, tp: TopicPartition, position: int | None) -> int:
+        """The position, or the nearest one that exists: requests may have been deleted before they were read."""
+        first: int = (await consumer.beginning_offsets([tp]))[tp]
+        end: int = (await consumer.end_offsets([tp]))[tp]
+        if position is None:
+            return first
+        if position < first:
+            _log.error("input lost: deleted before it was read", partition=tp.partition, first=position, last=first - 1)
+            return first
+        if position > end:
+            _log.error(
+                "input shorter than its position: read from its start",
+                partition=tp.partition,
+                position=position,
+                end=end,
+            )
+            return first
+        return position
+
+    def _hold_back(self, consumer: AIOKafkaConsumer, *, held_back: bool) -> None:
+        if held_back == self._held_back:
+            return
+        self._held_back = held_back
+        if held_back:
+            self._pause(consumer, self._begun)
+        else:
+            consumer.resume(*(TopicPartition(self._topic, partition) for partition in self._begun))
+
+    def _pause(self, consumer: AIOKafkaConsumer, partitions: set[int]) -> None:
+        assigned = consumer.assignment()
+        tps = [tp for tp in (TopicPartition(self._topic, partition) for partition in partitions) if tp in assigned]
+        if tps:
+            consumer.pause(*tps)
+
+    async def _commit_positions(self, consumer: AIOKafkaConsumer) -> None:
+        """Tell lag tools how far we are; the ledger, not this, decides where a successor begins."""
+        while True:
+            await self._clock.wait(self._stopping, _COMMIT_EVERY_S)
+            assigned = consumer.assignment()
+            positions = {
+                tp: offset for tp, offset in self._read.items() if tp in assigned and tp.partition in self._begun
+            }
+            if positions:
+                with suppress(KafkaError, TimeoutError):
+                    await asyncio.wait_for(consumer.commit(positions), _STOP_S)
+            if self._stopping.is_set():
+                return
+
+    def forget_all(self) -> None:
+        """The group has taken every partition back."""
+        self._begin.clear()
+        self._begun.clear()
+        self._read.clear()
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    def __init__(self, feed: KafkaRequestsFeed, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
+        self._feed = feed
+        self._consumer = consumer
+        self._reader = reader
+
+    @override
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Nothing is fetched before the ledger is restored; no heartbeat is sent in here, so return at once."""
+        if assigned:
+            self._consumer.pause(*assigned)
+        self._reader.assigned({tp.partition for tp in assigned})
+
+    @override
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self._feed.forget_all()
+        await self._reader.revoked()
+
+
+def _arrival(record: ConsumerRecord[bytes | None, bytes | None]) -> Arrival:
+    return Arrival(offset=record.offset, key=record.key, value=record.value, headers=tuple(record.headers))

@@ -1,0 +1,38 @@
+"""What is raised; each error answers one question: can trying again help.
+
+BridgeError
+├── CannotStart          no: the operator must change something first; the process exits with 2
+├── UnreadableRequest    no: the record goes to the dead-letter topic with this reason
+├── OwnershipLost        yes, elsewhere: another process owns the partition now; drop its state, write nothing
+└── LedgerUnavailable    yes: the transaction did not commit; drop the state, open the partition again
+"""
+
+
+class BridgeError(Exception):
+    """Base of all errors raised by the bridge itself."""
+
+
+class CannotStart(BridgeError):
+    """The process cannot begin its work; the message says what is wrong, where, and what to do next."""
+
+
+class UnreadableRequest(BridgeError):
+    """A record of the requests topic that can never become a job.
+
+    Args:
+        reason: a stable word for machines, one of `bridge.messages.DeadLetterReason`.
+        detail: a sentence for people; holds no secret and at most a few hundred characters.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class OwnershipLost(BridgeError):
+    """A newer owner has fenced this one: nothing written from here can become visible any more."""
+
+
+class LedgerUnavailable(BridgeError):
+    """A transaction could not be committed, or the ledger not be read; what it held did not happen."""

@@ -1,0 +1,221 @@
+"""The settings of every process, read once: environment variables `BRIDGE_…` over a TOML file over these defaults.
+
+Nested fields are written with two underscores: `BRIDGE_KAFKA__BOOTSTRAP_SERVERS`. The file is `BRIDGE_CONFIG`, if set.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from typing_extensions import override
+
+from bridge.errors import CannotStart
+from bridge.messages import EventType
+
+CONFIG_FILE_VARIABLE = "BRIDGE_CONFIG"
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of the sections: a misspelt setting is an error, not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """The brokers, and how to get in."""
+
+    bootstrap_servers: str = Field("localhost:9092", description="Brokers to start from, `host:port`, comma separated.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections are secured."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How we prove who we are, for the two SASL protocols."
+    )
+    sasl_username: str | None = Field(None, description="SASL user.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; the system's if empty.")
+    ssl_certfile: Path | None = Field(None, description="PEM file of our certificate, for mutual TLS.")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of its key.")
+    ssl_key_password: SecretStr | None = Field(None, description="Password of the key.")
+    ssl_check_hostname: bool = Field(default=True, description="Whether the broker's certificate must name its host.")
+    client_id: str = Field("tams-bridge", description="Name shown in the broker's logs and quotas.")
+    connect_timeout_s: Seconds = Field(30, description="How long a starting process waits for a broker.")
+    request_timeout_s: Seconds = Field(20, description="Longest wait for one answer of a broker.")
+    session_timeout_s: Seconds = Field(15, description="A worker silent for this long loses its partitions.")
+    heartbeat_interval_s: Seconds = Field(3, description="How often a worker says that it lives.")
+    rebalance_timeout_s: Seconds = Field(30, description="Longest time a worker may take to join a rebalance.")
+    transaction_timeout_s: Seconds = Field(20, description="An open transaction older than this is aborted.")
+
+
+class TopicSettings(Section):
+    """Names and shapes of the topics."""
+
+    prefix: str = Field("tams", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="First part of every topic's name.")
+    partitions: int = Field(12, ge=1, le=1000, description="Partitions of topics the bridge creates.")
+    replication_factor: int | None = Field(
+        None, ge=1, description="Replicas of topics it creates; if empty, up to 3."
+    )
+    max_message_bytes: int = Field(8 * 1024 * 1024, ge=65_536, description="Longest record of topics it creates.")
+    create: bool = Field(default=True, description="Whether a worker creates topics that are absent.")
+    routes: dict[EventType, str] = Field(
+        default_factory=dict,
+        description="Event type → last part of the topic's name, where it is to differ (`progress`, `success`, `failed`).",
+    )
+
+
+class TamsSettings(Section):
+    """The upstream."""
+
+    base_url: HttpUrl = Field(
+        HttpUrl("https://ap-east-1.tensorart.cloud"), description="Where TAMS answers, from your console."
+    )
+    api_key: SecretStr | None = Field(None, description="Key for `Authorization: Bearer`.")
+    app_id: str | None = Field(None, description="App id, for signed requests.")
+    private_key_file: Path | None = Field(None, description="PEM file of the RSA key, for signed requests.")
+    rate: float = Field(5, ge=0, allow_inf_nan=False, description="Calls a second over all workers; 0 for no limit.")
+    burst: int | None = Field(None, ge=1, description="Most calls at once; as many as `rate` has in a second if empty.")
+    concurrency: int = Field(16, ge=1, le=1000, description="Most calls of a worker under way at once.")
+    timeout_s: Seconds = Field(15, description="Longest time for a whole call.")
+    connect_timeout_s: Seconds = Field(5, description="Longest time to connect.")
+    max_answer_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Longest answer read.")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> "TamsSettings":
+        if (self.app_id is None) != (self.private_key_file is None):
+            message = "app_id and private_key_file go together (signed requests)"
+            raise ValueError(message)
+        if self.api_key is not None and self.app_id is not None:
+            message = "give either api_key (bearer) or app_id and private_key_file (signed requests), not both"
+            raise ValueError(message)
+        return self
+
+
+class JobSettings(Section):
+    """The life of a job."""
+
+    max_attempts: int = Field(3, ge=1, le=100, description="Attempts for a request that names none.")
+    retry_pause_s: Seconds = Field(2, description="Pause before the second attempt; doubles with each further one.")
+    retry_pause_limit_s: Seconds = Field(60, description="Longest pause between attempts.")
+    resubmit_pause_s: Seconds = Field(1, description="Pause before a submit is tried again; doubles.")
+    resubmit_pause_limit_s: Seconds = Field(60, description="Longest pause between tries of a submit.")
+    submit_ambiguous: Literal["repeat", "fail"] = Field(
+        "repeat",
+        description="A submit whose outcome cannot be known: again with the same `requestId`, or end as `unknown`.",
+    )
+    submit_lease_s: Seconds = Field(5, description="How long after its intent was decided a POST may begin.")
+    deadline_s: Seconds | None = Field(None, description="Deadline of a request that names none; none if empty.")
+    deadline_grace_s: Seconds = Field(60, description="How long after its deadline a job may still end by TAMS' word.")
+    missing_grace_s: Seconds = Field(60, description="How long TAMS may not know a job before it ends as `unknown`.")
+    dedupe_window_s: Seconds = Field(
+        86_400, description="How long a finished job, and so its request id, is remembered."
+    )
+
+
+class PollSettings(Section):
+    """When jobs are looked at."""
+
+    interval_s: Seconds = Field(1, description="Shortest time between two looks at one job.")
+
+
+class WorkerSettings(Section):
+    """One worker process."""
+
+    group: str = Field(
+        "tams-bridge.worker",
+        pattern=r"^[A-Za-z0-9._-]{1,150}$",
+        description="Consumer group, and first part of the transactional ids.",
+    )
+    max_waiting: int = Field(
+        1_000, ge=1, description="Jobs waiting to be submitted beyond which requests stay in Kafka."
+    )
+    max_in_flight: int = Field(100_000, ge=1, description="Most jobs given to TAMS at once.")
+    max_request_bytes: int = Field(
+        2 * 1024 * 1024, ge=1024, description="Longest request taken; longer ones are parked."
+    )
+    closing_time_s: Seconds = Field(6, description="How long a closing partition waits for its POSTs under way.")
+
+
+class HttpSettings(Section):
+    """The health and metrics port."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 for none.")
+
+
+class LogSettings(Section):
+    """The log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level written.")
+    format: Literal["auto", "console", "json"] = Field("auto", description="`auto`: console on a terminal, else JSON.")
+
+
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BRIDGE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    tams: TamsSettings = TamsSettings()
+    jobs: JobSettings = JobSettings()
+    poll: PollSettings = PollSettings()
+    worker: WorkerSettings = WorkerSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    source: str = Field(
+        "/tams-bridge", min_length=1, description="`ce_source` of every event: a URI reference naming this bridge."
+    )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        del dotenv_settings, file_secret_settings
+        file = os.environ.get(CONFIG_FILE_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, Path(file)),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Read the settings in force.
+
+    Args:
+        overrides: sections or parts of them that beat everything else, such as `kafka={"bootstrap_servers": "…"}`.
+
+    Raises:
+        CannotStart: a value is wrong or unknown, or the file cannot be read.
+    """
+    file = os.environ.get(CONFIG_FILE_VARIABLE)
+    if file and not Path(file).is_file():
+        message = f"{CONFIG_FILE_VARIABLE} names {file!r}, which is not a file"
+        raise CannotStart(message)
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # sections are validated by pydantic
+    except ValidationError as error:
+        problems = [f"{_variable(problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False)]
+        message = f"settings: {'; '.join(problems)} (run `tams-bridge config` to see all settings)"
+        raise CannotStart(message) from None
+    except ValueError as error:
+        message = f"settings: {file or 'environment'}: {error}"
+        raise CannotStart(message) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return "BRIDGE_" + "__".join(str(part).upper() for part in location)

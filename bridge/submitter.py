@@ -1,0 +1,114 @@
+"""ROLE worker, requests → TAMS jobs: who waits to be submitted, whose turn it is, and the POST itself."""
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from bridge.core.partition import Post, Submit
+from bridge.messages import Answer, Failure, NotSent
+from bridge.ports import Clock
+from bridge.upstream import Upstream
+
+
+class SubmitOwner(Protocol):
+    """What the submitter needs of a partition's owner."""
+
+    number: int
+
+    def granted(self, request_id: str) -> None:
+        """The job's turn has come; the owner answers with `Submitter.post` or with `Submitter.decline`."""
+
+    def submitted(self, request_id: str, attempt: int, answer: Answer) -> None:
+        """The POST has ended."""
+
+
+class Submitter:
+    """The line of jobs that wait for TAMS, first come first served over all partitions of this worker.
+
+    Args:
+        upstream: the way to TAMS.
+        clock: for leases.
+        room: how many more jobs TAMS may be given now.
+    """
+
+    def __init__(self, upstream: Upstream, *, clock: Clock, room: Callable[[], int]) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._room = room
+        self._owners: dict[tuple[int, str], SubmitOwner] = {}
+        self._ready: list[tuple[datetime, int, str]] = []
+        self._later: list[tuple[datetime, datetime, int, str]] = []
+        self.under_way = 0
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return len(self._owners)
+
+    def offer(self, owner: SubmitOwner, submit: Submit) -> None:
+        """A job waits for its turn; without effect if it already does."""
+        key = (owner.number, submit.request_id)
+        if key in self._owners:
+            return
+        self._owners[key] = owner
+        if submit.not_before is None or submit.not_before <= self._clock.now():
+            heapq.heappush(self._ready, (submit.since, *key))
+        else:
+            heapq.heappush(self._later, (submit.not_before, submit.since, *key))
+        self._upstream.changed.set()
+
+    def withdraw(self, owner: SubmitOwner, request_id: str) -> None:
+        """A job needs no turn any more; without effect if it did not wait."""
+        self._owners.pop((owner.number, request_id), None)
+
+    def withdraw_all(self, owner: SubmitOwner) -> None:
+        """An owner has lost its partition."""
+        for key in [key for key in self._owners if key[0] == owner.number]:
+            del self._owners[key]
+
+    def is_ready(self) -> bool:
+        """Whether a job waits that could be submitted now."""
+        now = self._clock.now()
+        while self._later and self._later[0][0] <= now:
+            heapq.heappush(self._ready, heapq.heappop(self._later)[1:])
+        while self._ready and self._ready[0][1:] not in self._owners:
+            heapq.heappop(self._ready)
+        return bool(self._ready) and self._room() > 0
+
+    def ready_in(self) -> float:
+        """Seconds until the next waiting job may be submitted; infinity if none waits for its time."""
+        if not self._later:
+            return float("inf")
+        return max(0.0, (self._later[0][0] - self._clock.now()).total_seconds())
+
+    def may_skip_the_line(self) -> bool:
+        """Whether a job that has just come may have its turn at once: nobody waits, and a call may be made now."""
+        return not self._owners and self._room() > 0 and self._upstream.available_at() <= self._clock.monotonic()
+
+    def grant_next(self) -> None:
+        """Give the first in line its turn; only if `is_ready`, and with a call reserved."""
+        _, number, request_id = heapq.heappop(self._ready)
+        self._owners.pop((number, request_id)).granted(request_id)
+
+    def reserve(self) -> None:
+        """Take a call for a job whose turn it is; `decline` and `post` end it."""
+        self._upstream.reserve()
+        self.under_way += 1
+
+    def decline(self) -> None:
+        """A turn that was given is not used."""
+        self.under_way -= 1
+        self._upstream.release()
+
+    async def post(self, owner: SubmitOwner, post: Post) -> None:
+        """Create the job at TAMS, if its lease still stands; the turn ends with this."""
+        if self._clock.now() >= post.lease_until:
+            self.decline()
+            failure = Failure(code="lease_expired", message="the submit began too late", retryable=True)
+            owner.submitted(post.request_id, post.attempt, NotSent(failure))
+            return
+        try:
+            answer = await self._upstream.create(post.request_id, post.tams_request_id, post.params)
+        finally:
+            self.under_way -= 1
+        owner.submitted(post.request_id, post.attempt, answer)

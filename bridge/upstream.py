@@ -1,0 +1,138 @@
+"""ROLE worker, the way to TAMS: every call passes here, under one rate, one breaker and one cap on calls under way."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from bridge.core.breaker import Breaker
+from bridge.core.budget import RateBudget
+from bridge.messages import Ambiguous, Answer, NotSent, TryLater, Unauthorized
+from bridge.ports import Surroundings, Tams
+
+_THROTTLED_PAUSE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHealth:
+    """How TAMS is doing, as seen from here.
+
+    Args:
+        reachable: False while only probes are made.
+        authorized: False once TAMS has refused our credentials, until it accepts them.
+        problem: what the last failure said.
+    """
+
+    reachable: bool
+    authorized: bool
+    problem: str | None
+
+
+class Upstream:
+    """Calls to TAMS, paced.
+
+    A call is made in two steps: `reserve`, when `available_at` has passed, and then exactly one of `create`, `look`,
+    `cancel` (which end the reservation themselves) or `release`.
+
+    Args:
+        tams: the port.
+        budget: the rate.
+        breaker: opens when TAMS fails.
+        concurrency: most calls under way at once.
+        surroundings: time, randomness and who is told.
+    """
+
+    def __init__(
+        self,
+        tams: Tams,
+        *,
+        budget: RateBudget,
+        breaker: Breaker,
+        concurrency: int,
+        surroundings: Surroundings,
+    ) -> None:
+        self._tams = tams
+        self._budget = budget
+        self._breaker = breaker
+        self._concurrency = concurrency
+        self._clock = surroundings.clock
+        self._chance = surroundings.chance
+        self._telemetry = surroundings.telemetry
+        self._under_way = 0
+        self._unauthorized = False
+        self._problem: str | None = None
+        self.changed = asyncio.Event()
+
+    def health(self) -> UpstreamHealth:
+        """How TAMS is doing."""
+        return UpstreamHealth(not self._breaker.is_open, not self._unauthorized, self._problem)
+
+    def set_share(self, share: float) -> None:
+        """Use only this part of the rate (0 to 1)."""
+        self._budget.set_share(share, now=self._clock.monotonic())
+        self.changed.set()
+
+    def available_at(self) -> float:
+        """When the next call may be made, on the monotonic clock; infinity if that depends on calls under way."""
+        if self._under_way >= self._concurrency:
+            return float("inf")
+        return max(self._budget.available_at(), self._breaker.available_at())
+
+    def reserve(self) -> None:
+        """Take the right to make one call."""
+        self._budget.take()
+        self._breaker.begin()
+        self._under_way += 1
+
+    def release(self) -> None:
+        """Give back a right that was not used."""
+        self._breaker.abandoned()
+        self._ended(sent_at=None)
+
+    async def create(self, request_id: str, tams_request_id: str, params: bytes) -> Answer:
+        """Create a job."""
+        return await self._call("create", request_id, self._tams.create(tams_request_id, params))
+
+    async def look(self, request_id: str, job_id: str) -> Answer:
+        """Read a job."""
+        return await self._call("look", request_id, self._tams.look(job_id))
+
+    async def cancel(self, request_id: str, job_id: str) -> Answer:
+        """Ask for a job to be canceled."""
+        return await self._call("cancel", request_id, self._tams.cancel(job_id))
+
+    async def _call(self, call: str, request_id: str, coming: Awaitable[Answer]) -> Answer:
+        sent_at = self._clock.monotonic()
+        answer: Answer | None = None
+        try:
+            answer = await coming
+            return answer
+        finally:
+            if answer is None:
+                self._breaker.abandoned()
+            else:
+                self._learn(answer)
+                self._telemetry.called(call, request_id, answer, self._clock.monotonic() - sent_at)
+            self._ended(sent_at=sent_at)
+
+    def _learn(self, answer: Answer) -> None:
+        now = self._clock.monotonic()
+        match answer:
+            case Unauthorized(failure):
+                self._unauthorized, self._problem = True, failure.message
+                self._breaker.failed(now=now, chance=self._chance.random(), at_once=True)
+            case NotSent(failure) | Ambiguous(failure):
+                self._problem = failure.message
+                self._breaker.failed(now=now, chance=self._chance.random())
+            case TryLater(failure, retry_after):
+                self._problem = failure.message
+                self._breaker.abandoned()
+                self._budget.throttled((retry_after or _THROTTLED_PAUSE) / timedelta(seconds=1), now=now)
+            case _:
+                self._unauthorized, self._problem = False, None
+                self._breaker.succeeded()
+
+    def _ended(self, *, sent_at: float | None) -> None:
+        self._under_way -= 1
+        self._budget.give_back(sent_at=sent_at, now=self._clock.monotonic())
+        self.changed.set()

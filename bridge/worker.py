@@ -1,0 +1,403 @@
+"""ROLE worker: owns partitions of the requests topic and carries their jobs from request to terminal event.
+
+What happens to a job reaches its partition's owner through one inbox. The owner lets the core decide, commits what
+follows in one transaction, and only then acts on it; what arrives while a commit runs goes into the next one.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import assert_never
+
+from bridge.core.budget import Turn, Turns
+from bridge.core.jobs import JobPolicy
+from bridge.core.partition import Action, Cancel, Partition, Post, Rest, Submit, Track
+from bridge.core.schedule import BackOff
+from bridge.errors import LedgerUnavailable, OwnershipLost
+from bridge.messages import Answer
+from bridge.ports import Arrival, Ledger, Ledgers, OpenLedger, RequestsFeed, Surroundings
+from bridge.submitter import Submitter
+from bridge.tracker import Tracker
+from bridge.upstream import Upstream
+
+_REOPEN = BackOff(initial=timedelta(seconds=1), limit=timedelta(seconds=15))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """What a worker is to do, and when requests stay in Kafka.
+
+    Args:
+        topic: the requests topic's name.
+        partitions: how many partitions it has, over all workers.
+        policy: what the user chose about the life of jobs.
+        max_waiting: most jobs of this process that wait to be submitted.
+        max_in_flight: most jobs of this process that TAMS holds.
+        max_request_bytes: longest request value taken.
+        closing_time: how long an owner that must close may wait for the POSTs under way.
+        fenced_pause: how long a fenced owner leaves its partition alone; longer than the group needs to take it away.
+    """
+
+    topic: str
+    partitions: int
+    policy: JobPolicy
+    max_waiting: int = 1_000
+    max_in_flight: int = 100_000
+    max_request_bytes: int = 2 * 1024 * 1024
+    closing_time: timedelta = timedelta(seconds=6)
+    fenced_pause: timedelta = timedelta(seconds=15)
+
+
+class PartitionOwner:
+    """The one task that may change the jobs of a partition.
+
+    Args:
+        partition: the jobs, restored.
+        ledger: where changes are committed.
+        submitter, tracker: who acts on them.
+        tasks: where POSTs run.
+        surroundings: time, randomness and who is told.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        *,
+        ledger: Ledger,
+        submitter: Submitter,
+        tracker: Tracker,
+        tasks: asyncio.TaskGroup,
+        surroundings: Surroundings,
+    ) -> None:
+        self.number = partition.number
+        self._partition = partition
+        self._ledger = ledger
+        self._submitter = submitter
+        self._tracker = tracker
+        self._tasks = tasks
+        self._clock = surroundings.clock
+        self._chance = surroundings.chance
+        self._telemetry = surroundings.telemetry
+        self._inbox: list[Callable[[datetime], None]] = []
+        self._wake = asyncio.Event()
+        self._granted = 0  # turns given that lie in the inbox
+        self._unused = 0  # turns taken from the inbox that have led to no POST yet
+        self._posts = 0
+        self._closing = False
+
+    @property
+    def backlog(self) -> int:
+        """How many things wait in the inbox."""
+        return len(self._inbox)
+
+    @property
+    def live(self) -> int:
+        """How many jobs of this partition have not ended."""
+        return self._partition.live()
+
+    def arrived(self, arrivals: Sequence[Arrival]) -> None:
+        """Take in records of the requests topic, in order."""
+        for arrival in arrivals:
+            self._put(partial(self._arrive, arrival))
+
+    def granted(self, request_id: str) -> None:
+        """A waiting job's turn has come."""
+        self._granted += 1
+        self._put(lambda now: self._grant(request_id, now))
+
+    def submitted(self, request_id: str, attempt: int, answer: Answer) -> None:
+        """A POST has ended."""
+        self._posts -= 1
+        self._put(lambda now: self._partition.submitted(request_id, attempt, answer, now, self._chance.random()))
+
+    def looked(self, request_id: str, job_id: str, answer: Answer) -> None:
+        """A look has ended."""
+        self._put(lambda now: self._partition.looked(request_id, job_id, answer, now, self._chance.random()))
+
+    def cancel_answered(self, request_id: str, job_id: str, answer: Answer) -> None:
+        """TAMS has answered a cancel."""
+        self._put(lambda _: self._partition.cancel_answered(request_id, job_id, answer))
+
+    def close(self) -> None:
+        """Begin nothing new; `run` returns once what is under way has been written down."""
+        self._closing = True
+        self._submitter.withdraw_all(self)
+        self._wake.set()
+
+    async def run(self, restored: list[Action]) -> None:
+        """Work until closed.
+
+        Args:
+            restored: what is to be done for the jobs taken over.
+
+        Raises:
+            OwnershipLost, LedgerUnavailable: see `Ledger.commit`; nothing that was not committed has been acted on.
+        """
+        self._carry_out(restored)
+        try:
+            while not (self._closing and not self._inbox and not self._posts):
+                await self._clock.wait(self._wake, self._seconds_to_timer())
+                self._wake.clear()
+                await self._step()
+        finally:
+            self._abandon()
+
+    async def _step(self) -> None:
+        now = self._clock.now()
+        happened, self._inbox = self._inbox, []
+        for happening in happened:
+            happening(now)
+        self._partition.time_passed(now)
+        changes, actions = self._partition.take()
+        if changes:
+            began = self._clock.monotonic()
+            await self._ledger.commit(changes)
+            self._telemetry.committed(self.number, changes, self._clock.monotonic() - began)
+        self._carry_out(actions)
+
+    def _arrive(self, arrival: Arrival, now: datetime) -> None:
+        if self._closing:
+            return
+        accepted = self._partition.arrive(arrival, now)
+        if accepted is not None and self._submitter.may_skip_the_line():
+            self._submitter.reserve()
+            self._unused += 1
+            self._partition.grant(accepted, now)
+
+    def _grant(self, request_id: str, now: datetime) -> None:
+        self._granted -= 1
+        self._unused += 1
+        if not self._closing:
+            self._partition.grant(request_id, now)
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Submit():
+                    self._tracker.drop(self, action.request_id)
+                    if not self._closing:
+                        self._submitter.offer(self, action)
+                case Post():
+                    self._unused -= 1
+                    self._posts += 1
+                    self._tasks.create_task(self._submitter.post(self, action))
+                case Track():
+                    self._tracker.track(self, action.request_id, action.job_id)
+                case Cancel():
+                    self._tracker.cancel(self, action.request_id)
+                case Rest():
+                    self._tracker.drop(self, action.request_id)
+                    self._submitter.withdraw(self, action.request_id)
+                case _:
+                    assert_never(action)
+        self._decline(self._unused)
+        self._unused = 0
+
+    def _decline(self, turns: int) -> None:
+        for _ in range(turns):
+            self._submitter.decline()
+
+    def _abandon(self) -> None:
+        self._closing = True
+        self._decline(self._unused + self._granted)
+        self._submitter.withdraw_all(self)
+        self._tracker.drop_all(self)
+
+    def _seconds_to_timer(self) -> float | None:
+        timer = self._partition.next_timer()
+        return None if timer is None else max(0.0, (timer - self._clock.now()).total_seconds())
+
+    def _put(self, happening: Callable[[datetime], None]) -> None:
+        self._inbox.append(happening)
+        self._wake.set()
+
+
+class _Stopped(Exception):
+    """Ends the looks and cancels still under way: nobody is left to take in their answers."""
+
+
+class Worker:
+    """All partitions of one process, and the loop that spends its share of the rate.
+
+    Args:
+        ledgers: to take partitions over.
+        feed: the requests topic.
+        upstream, submitter, tracker: the way to TAMS and who uses it.
+        plan: what to do.
+        surroundings: time, randomness and who is told.
+    """
+
+    def __init__(  # noqa: PLR0913  the composition root names every part once
+        self,
+        *,
+        ledgers: Ledgers,
+        feed: RequestsFeed,
+        upstream: Upstream,
+        submitter: Submitter,
+        tracker: Tracker,
+        plan: WorkerPlan,
+        surroundings: Surroundings,
+    ) -> None:
+        self._ledgers = ledgers
+        self._feed = feed
+        self._upstream = upstream
+        self._submitter = submitter
+        self._tracker = tracker
+        self._plan = plan
+        self._surroundings = surroundings
+        self._clock = surroundings.clock
+        self._telemetry = surroundings.telemetry
+        self._tasks: asyncio.TaskGroup | None = None
+        self._owners: dict[int, PartitionOwner] = {}
+        self._owning: dict[int, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
+        self._turns = Turns()
+
+    @property
+    def assigned_partitions(self) -> frozenset[int]:
+        """The partitions the group gave to this process."""
+        return frozenset(self._owning)
+
+    @property
+    def open_partitions(self) -> frozenset[int]:
+        """Those of them whose ledger is restored and that are being worked on."""
+        return frozenset(self._owners)
+
+    def live_jobs(self) -> int:
+        """How many jobs of this process have not ended."""
+        return sum(owner.live for owner in self._owners.values())
+
+    async def run(self) -> None:
+        """Work until `stop`; an error that is not foreseen ends everything at once, with nothing half done written."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._make_calls(tasks))
+                await self._stopping.wait()
+                await self._close_owners()
+                raise _Stopped  # noqa: TRY301  the way to end a task group
+        except* _Stopped:
+            self._tasks = None
+
+    def stop(self) -> None:
+        """Begin nothing new; `run` returns once what is under way has been written down."""
+        self._stopping.set()
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """See `RequestsReader`."""
+        if self._tasks is None or self._stopping.is_set():
+            return
+        for number in partitions:
+            self._owning[number] = self._tasks.create_task(self._own(number, self._tasks))
+        self._upstream.set_share(len(self._owning) / self._plan.partitions)
+
+    async def revoked(self) -> None:
+        """See `RequestsReader`."""
+        await self._close_owners()
+
+    def arrived(self, partition: int, arrivals: Sequence[Arrival]) -> None:
+        """See `RequestsReader`; what comes while the partition has no owner is read again later."""
+        owner = self._owners.get(partition)
+        if owner is not None:
+            owner.arrived(arrivals)
+
+    def wants_more(self) -> bool:
+        """See `RequestsReader`."""
+        return len(self._submitter) + sum(owner.backlog for owner in self._owners.values()) < self._plan.max_waiting
+
+    async def _close_owners(self) -> None:
+        for owner in self._owners.values():
+            owner.close()
+        owning = list(self._owning.values())
+        for number, task in self._owning.items():
+            if number not in self._owners:
+                task.cancel()
+        if owning:
+            _, late = await asyncio.wait(owning, timeout=self._plan.closing_time / timedelta(seconds=1))
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._owning.clear()
+
+    async def _own(self, number: int, tasks: asyncio.TaskGroup) -> None:
+        """Hold a partition for as long as the group gives it to this process.
+
+        A fenced owner waits before it tries again: if it is no longer the group's choice it learns so meanwhile, and
+        two processes never fence each other in turn.
+        """
+        failures = 0
+        while True:
+            try:
+                async with self._ledgers.open(number) as opened:
+                    failures = 0
+                    return await self._work_on(number, opened, tasks)
+            except OwnershipLost as lost:
+                self._telemetry.ownership(number, "lost", str(lost))
+                pause = self._plan.fenced_pause
+            except LedgerUnavailable as error:
+                failures += 1
+                self._telemetry.ownership(number, "unavailable", str(error))
+                pause = _REOPEN.pause(failures, self._surroundings.chance.random())
+            await self._clock.wait(self._stopping, pause / timedelta(seconds=1))
+
+    async def _work_on(self, number: int, opened: OpenLedger, tasks: asyncio.TaskGroup) -> None:
+        partition = Partition(
+            topic=self._plan.topic,
+            number=number,
+            policy=self._plan.policy,
+            max_request_bytes=self._plan.max_request_bytes,
+        )
+        actions = partition.restore(opened.records, opened.params, opened.position or 0)
+        owner = PartitionOwner(
+            partition,
+            ledger=opened.ledger,
+            submitter=self._submitter,
+            tracker=self._tracker,
+            tasks=tasks,
+            surroundings=self._surroundings,
+        )
+        self._owners[number] = owner
+        self._telemetry.ownership(number, "opened", f"{len(partition)} jobs, {partition.live()} of them live")
+        self._feed.begin(number, opened.position)
+        try:
+            await owner.run(actions)
+        finally:
+            self._feed.hold(number)
+            del self._owners[number]
+            self._telemetry.ownership(number, "closed")
+
+    async def _make_calls(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            self._upstream.changed.clear()
+            while self._make_call(tasks):
+                pass
+            await self._clock.wait(self._upstream.changed, self._seconds_to_call())
+
+    def _make_call(self, tasks: asyncio.TaskGroup) -> bool:
+        if self._upstream.available_at() > self._clock.monotonic():
+            return False
+        turn = self._turns.choose(
+            cancel=self._tracker.has_cancel(), submit=self._submitter.is_ready(), look=self._tracker.has_look()
+        )
+        match turn:
+            case None:
+                return False
+            case Turn.CANCEL:
+                self._upstream.reserve()
+                tasks.create_task(self._tracker.cancel_next())
+            case Turn.SUBMIT:
+                self._submitter.reserve()
+                self._submitter.grant_next()
+            case Turn.LOOK:
+                self._upstream.reserve()
+                tasks.create_task(self._tracker.look_next())
+            case _:
+                assert_never(turn)
+        return True
+
+    def _seconds_to_call(self) -> float | None:
+        until_call = self._upstream.available_at() - self._clock.monotonic()
+        seconds = until_call if until_call > 0 else min(self._submitter.ready_in(), self._tracker.look_in())
+        return None if seconds == float("inf") else max(0.0, seconds)
