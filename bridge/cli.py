@@ -3,6 +3,7 @@
 Exit codes: 0 done · 1 a job did not succeed, or a check found a problem · 2 could not start · 130 interrupted.
 """
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Annotated, TypeVar
 import msgspec
 import typer
 import uvloop
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from bridge.adapters.kafka.client import BridgeClient, Parked
 from bridge.adapters.kafka.topics import Topics
@@ -52,13 +53,12 @@ _notes = Console(stderr=True, highlight=False)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; whatever cannot start says so in one line and exits with 2."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a worker's own log hears it, see configure_logging
     try:
         app(arguments)
     except CannotStart as error:
         _notes.print(f"tams-bridge: {error}", soft_wrap=True, markup=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 @app.command(epilog="Example:  BRIDGE_TAMS__API_KEY=… tams-bridge worker --kafka localhost:9092")
@@ -194,19 +194,17 @@ def config(kafka: KafkaOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(settings.model_dump_json(indent=2))  # noqa: T201  this is the answer
         return
-    table = Table("variable", "value", "meaning", box=None, pad_edge=False)
-    for section in type(settings).model_fields:
+    for section, described in type(settings).model_fields.items():
         value = getattr(settings, section)
-        if not hasattr(value, "model_dump"):
-            table.add_row(
-                f"BRIDGE_{section.upper()}", str(value), str(type(settings).model_fields[section].description)
-            )
-            continue
-        for name, field in type(value).model_fields.items():
-            table.add_row(
-                f"BRIDGE_{section.upper()}__{name.upper()}", _shown(getattr(value, name)), str(field.description)
-            )
-    _answers.print(table)
+        if isinstance(value, BaseModel):
+            for name, field in type(value).model_fields.items():
+                _print_setting(f"{section}__{name}", getattr(value, name), field.description)
+        else:
+            _print_setting(section, value, described.description)
+
+
+def _print_setting(name: str, value: object, meaning: str | None) -> None:
+    _answers.print(Text.assemble(f"BRIDGE_{name.upper()}={_shown(value)}", (f"   # {meaning}", "dim")))
 
 
 def _settings(kafka: str | None) -> Settings:
@@ -214,12 +212,15 @@ def _settings(kafka: str | None) -> Settings:
 
 
 def _run(work: Coroutine[None, None, T]) -> T:
-    return uvloop.run(work)
+    try:
+        return uvloop.run(work)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def _shown(value: object) -> str:
     if value is None:
-        return "(none)"
+        return ""
     return "********" if isinstance(value, SecretStr) else str(value)
 
 

@@ -159,6 +159,9 @@ class Telemetry(Protocol):
     def called(self, call: str, request_id: str, answer: Answer, seconds: float) -> None:
         """A call to TAMS has ended."""
 
+    def upstream(self, state: str, detail: str) -> None:
+        """TAMS has become `reachable`, `unreachable` or `unauthorized`."""
+
     def committed(self, partition: int, changes: Changes, seconds: float) -> None:
         """A transaction was committed."""
 

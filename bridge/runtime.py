@@ -105,7 +105,7 @@ async def run_worker(settings: Settings, *, ready: Callable[[], None] = lambda: 
 
     Args:
         settings: in force.
-        ready: called once it has joined its group.
+        ready: called once it has begun.
 
     Raises:
         CannotStart: it could not begin.
@@ -146,32 +146,33 @@ class _Shell:
         self._work: asyncio.Task[None] | None = None
 
     async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until a signal comes or the work ends; raises what ended it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        async with self._served():
-            ready()
-            await self._stop.wait()
+        http = self._settings.http
+        if http.port:
+            await self._serve(_listener(http.host, http.port), ready)
+        else:
+            async with self.app.start_lifespan_context({}):
+                ready()
+                await self._stop.wait()
         if self._work is not None:
             await self._work
 
-    @asynccontextmanager
-    async def _served(self) -> AsyncIterator[None]:
-        """Serve health and metrics while the worker runs; without a port, only run it."""
-        http = self._settings.http
-        if http.port == 0:
-            async with self.app.start_lifespan_context({}):
-                yield
-            return
-        listener = _listener(http.host, http.port)
+    async def _serve(self, listener: socket.socket, ready: Callable[[], None]) -> None:
         server = _QuietServer(uvicorn.Config(self.app, log_config=None, access_log=False, lifespan="on"))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield
-        finally:
+        with listener:
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            stopping = asyncio.create_task(self._stop.wait())
+            ready()
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if serving.done() and not self._stop.is_set():
+                message = "http: the health server could not start: see the log above"
+                raise CannotStart(message)
             server.should_exit = True
             await serving
-            listener.close()
 
     @asynccontextmanager
     async def _lifespan(self) -> AsyncIterator[None]:

@@ -55,15 +55,13 @@ class TopicSettings(Section):
     """Names and shapes of the topics."""
 
     prefix: str = Field("tams", pattern=r"^[A-Za-z0-9._-]{1,100}$", description="First part of every topic's name.")
-    partitions: int = Field(12, ge=1, le=1000, description="Partitions of topics the bridge creates.")
-    replication_factor: int | None = Field(
-        None, ge=1, description="Replicas of topics it creates; if empty, up to 3."
-    )
+    partitions: int = Field(12, ge=1, le=1000, description="Partitions of topics it creates.")
+    replication_factor: int | None = Field(None, ge=1, description="Replicas of topics it creates; up to 3 if empty.")
     max_message_bytes: int = Field(8 * 1024 * 1024, ge=65_536, description="Longest record of topics it creates.")
     create: bool = Field(default=True, description="Whether a worker creates topics that are absent.")
     routes: dict[EventType, str] = Field(
         default_factory=dict,
-        description="Event type → last part of the topic's name, where it is to differ (`progress`, `success`, `failed`).",
+        description="Event type → last part of its topic's name (`progress`, `success`, `failed`), where it is to differ.",
     )
 
 
@@ -206,6 +204,7 @@ def read_settings(**overrides: object) -> Settings:
     if file and not Path(file).is_file():
         message = f"{CONFIG_FILE_VARIABLE} names {file!r}, which is not a file"
         raise CannotStart(message)
+    _refuse_unknown_sections()
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # sections are validated by pydantic
     except ValidationError as error:
@@ -215,6 +214,18 @@ def read_settings(**overrides: object) -> Settings:
     except ValueError as error:
         message = f"settings: {file or 'environment'}: {error}"
         raise CannotStart(message) from None
+
+
+def _refuse_unknown_sections() -> None:
+    """pydantic-settings reads only the sections it knows, so a misspelt one would be a silent default."""
+    prefix = "BRIDGE_"
+    for name in os.environ:
+        section, nested, _ = name.removeprefix(prefix).partition("__")
+        if name.startswith(prefix) and nested and section.lower() not in Settings.model_fields:
+            message = (
+                f"settings: {name}: there is no section {section!r} (run `tams-bridge config` to see all settings)"
+            )
+            raise CannotStart(message)
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

@@ -116,7 +116,7 @@ class Upstream:
             self._ended(sent_at=sent_at)
 
     def _learn(self, answer: Answer) -> None:
-        now = self._clock.monotonic()
+        now, before = self._clock.monotonic(), self.health()
         match answer:
             case Unauthorized(failure):
                 self._unauthorized, self._problem = True, failure.message
@@ -125,12 +125,20 @@ class Upstream:
                 self._problem = failure.message
                 self._breaker.failed(now=now, chance=self._chance.random())
             case TryLater(failure, retry_after):
-                self._problem = failure.message
                 self._breaker.abandoned()
                 self._budget.throttled((retry_after or _THROTTLED_PAUSE) / timedelta(seconds=1), now=now)
             case _:
                 self._unauthorized, self._problem = False, None
                 self._breaker.succeeded()
+        self._tell_of_change(before, self.health())
+
+    def _tell_of_change(self, before: UpstreamHealth, after: UpstreamHealth) -> None:
+        if before.authorized and not after.authorized:
+            self._telemetry.upstream("unauthorized", after.problem or "")
+        elif before.reachable and not after.reachable:
+            self._telemetry.upstream("unreachable", after.problem or "")
+        elif after.reachable and not before.reachable:
+            self._telemetry.upstream("reachable", "")
 
     def _ended(self, *, sent_at: float | None) -> None:
         self._under_way -= 1

@@ -126,17 +126,14 @@ class PartitionOwner:
         self._submitter.withdraw_all(self)
         self._wake.set()
 
-    async def run(self, restored: list[Action]) -> None:
-        """Work until closed.
-
-        Args:
-            restored: what is to be done for the jobs taken over.
+    async def run(self) -> None:
+        """Work until closed, beginning with the jobs taken over.
 
         Raises:
             OwnershipLost, LedgerUnavailable: see `Ledger.commit`; nothing that was not committed has been acted on.
         """
-        self._carry_out(restored)
         try:
+            await self._step()
             while not (self._closing and not self._inbox and not self._posts):
                 await self._clock.wait(self._wake, self._seconds_to_timer())
                 self._wake.clear()
@@ -349,7 +346,7 @@ class Worker:
             policy=self._plan.policy,
             max_request_bytes=self._plan.max_request_bytes,
         )
-        actions = partition.restore(opened.records, opened.params, opened.position or 0)
+        partition.restore(opened.records, opened.params, opened.position or 0, self._clock.now())
         owner = PartitionOwner(
             partition,
             ledger=opened.ledger,
@@ -362,7 +359,7 @@ class Worker:
         self._telemetry.ownership(number, "opened", f"{len(partition)} jobs, {partition.live()} of them live")
         self._feed.begin(number, opened.position)
         try:
-            await owner.run(actions)
+            await owner.run()
         finally:
             self._feed.hold(number)
             del self._owners[number]

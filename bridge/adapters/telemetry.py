@@ -137,14 +137,9 @@ class WorkerTelemetry:
                 )
             case InHand() | Done():
                 _log.debug("tams call", call=call, request_id=request_id, outcome=outcome, seconds=round(seconds, 4))
-            case (
-                Refused(failure)
-                | Missing(failure)
-                | TryLater(failure)
-                | Unauthorized(failure)
-                | NotSent(failure)
-                | Ambiguous(failure)
-            ):
+            case Unauthorized():
+                _log.debug("tams call", call=call, request_id=request_id, outcome=outcome, seconds=round(seconds, 4))
+            case Refused(failure) | Missing(failure) | TryLater(failure) | NotSent(failure) | Ambiguous(failure):
                 _log.warning(
                     "tams call",
                     call=call,
@@ -154,6 +149,18 @@ class WorkerTelemetry:
                     reason=failure.message,
                     seconds=round(seconds, 4),
                 )
+
+    def upstream(self, state: str, detail: str) -> None:
+        """See the port."""
+        match state:
+            case "unauthorized":
+                _log.error(
+                    "tams refuses our credentials: check BRIDGE_TAMS__API_KEY; jobs wait meanwhile", reason=detail
+                )
+            case "unreachable":
+                _log.error("tams is not reachable: jobs wait, probes go on", reason=detail)
+            case _:
+                _log.info("tams is reachable again")
 
     def committed(self, partition: int, changes: Changes, seconds: float) -> None:
         """See the port."""

@@ -165,11 +165,15 @@ def tams_request_id(record: JobRecord) -> str:
     return str(uuid5(_REQUEST_ID_SPACE, f"{record.request_id}\n{record.seed}\n{record.attempt}"))
 
 
-def restore(record: JobRecord, policy: JobPolicy) -> JobRecord:
-    """A record as its new owner must see it: a POST begun by the former owner may still be on its way."""
+def restore(record: JobRecord, policy: JobPolicy, now: datetime) -> Step:
+    """A record as its new owner must see it: a POST begun by the former owner may have been, or be, on its way."""
     if record.phase is not Phase.SUBMITTING or record.lease_until is None:
-        return record
-    return replace(record, doubt=True, not_before=record.lease_until + policy.answer_timeout, lease_until=None)
+        return Step(record)
+    if policy.ambiguous == "fail":
+        message = "the worker stopped while it submitted the job: TAMS may have taken it, and may charge for it"
+        return _end(record, Phase.UNKNOWN, policy, now, Failure(code="submit_interrupted", message=message))
+    again = record.lease_until + policy.answer_timeout
+    return Step(_move(record, Phase.SUBMITTING, doubt=True, not_before=again, lease_until=None))
 
 
 def grant(record: JobRecord, policy: JobPolicy, now: datetime) -> Step:

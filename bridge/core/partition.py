@@ -86,24 +86,23 @@ class Partition:
         self._touched: dict[str, None] = {}
         self._posts: list[Post] = []
 
-    def restore(self, records: Iterable[JobRecord], params: Mapping[str, bytes], position: int) -> list[Action]:
-        """Take over what the ledger holds.
+    def restore(self, records: Iterable[JobRecord], params: Mapping[str, bytes], position: int, now: datetime) -> None:
+        """Take over what the ledger holds; what is to be done for it comes with the next `take`.
 
         Args:
             records: the latest state of each job.
             params: graphs of the jobs that have not ended.
             position: offset of the next request to read.
-
-        Returns:
-            What is to be done for the jobs that have not ended.
+            now: the wall clock.
         """
         self.position = position
         self._params = dict(params)
         for record in records:
-            restored = jobs.restore(record, self._policy)
-            self._records[restored.request_id] = restored
-            self._set_timer(restored)
-        return [action for record in self._records.values() for action in self._next_actions(record, restored=True)]
+            self._records[record.request_id] = record
+            self._set_timer(record)
+            if not record.phase.is_terminal:
+                self._touched[record.request_id] = None
+                self._apply(record, jobs.restore(record, self._policy, now))
 
     def __len__(self) -> int:
         """How many jobs are remembered, ended ones included."""
@@ -250,15 +249,15 @@ class Partition:
         del self._records[request_id]
         self._changes.records[request_id] = None
 
-    def _next_actions(self, record: JobRecord, *, restored: bool = False) -> list[Action]:
+    def _next_actions(self, record: JobRecord) -> list[Action]:
         match record.phase:
             case Phase.ACCEPTED:
                 return [Submit(record.request_id, record.accepted_at, record.not_before)]
             case Phase.SUBMITTING:
-                waits = record.lease_until is None or restored
-                return [Submit(record.request_id, record.accepted_at, record.not_before)] if waits else []
+                is_under_way = record.lease_until is not None
+                return [] if is_under_way else [Submit(record.request_id, record.accepted_at, record.not_before)]
             case Phase.TRACKING if record.job_id is not None:
                 cancel = [Cancel(record.request_id, record.job_id)] if record.stop and not record.stop_told else []
                 return [Track(record.request_id, record.job_id), *cancel]
             case _:
-                return [] if restored else [Rest(record.request_id)]
+                return [Rest(record.request_id)]

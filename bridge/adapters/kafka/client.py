@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from faststream.kafka import KafkaBroker
 
-from bridge.adapters.kafka.connection import broker_security, connection_options
+from bridge.adapters.kafka.connection import connection_options
 from bridge.adapters.kafka.topics import TopicNames
 from bridge.errors import CannotStart
 from bridge.messages import JobEvent
@@ -47,30 +46,32 @@ class BridgeClient:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._names = TopicNames.of(settings.topics)
-        self._broker = KafkaBroker(
-            settings.kafka.bootstrap_servers,
-            client_id=settings.kafka.client_id,
-            security=broker_security(settings.kafka),
-            acks="all",
-            max_request_size=2 * settings.topics.max_message_bytes,
-            logger=None,
-        )
+        self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
+        producer = AIOKafkaProducer(
+            **connection_options(self._settings.kafka),
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=2 * self._settings.topics.max_message_bytes,
+        )
         try:
             async with asyncio.timeout(self._settings.kafka.connect_timeout_s):
-                await self._broker.start()
+                await producer.start()
         except (KafkaError, TimeoutError) as error:
+            await producer.stop()
             message = (
                 f"kafka: no broker answers at {self._settings.kafka.bootstrap_servers}: "
                 "check --kafka or BRIDGE_KAFKA__BOOTSTRAP_SERVERS, and that the broker runs"
             )
             raise CannotStart(message) from error
+        self._producer = producer
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(self._broker.stop(), _STOP_S)
+        if self._producer is not None:
+            with suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(self._producer.stop(), _STOP_S)
 
     async def publish(self, request_id: str, value: bytes) -> None:
         """Publish a record on the requests topic; returns once the brokers have it.
@@ -78,8 +79,11 @@ class BridgeClient:
         Raises:
             CannotStart: the record is too long for the topic, or the topic is absent.
         """
+        if self._producer is None:
+            message = "a BridgeClient is used as `async with BridgeClient(settings) as client`"
+            raise RuntimeError(message)
         try:
-            await self._broker.publish(value, self._names.requests, key=request_id.encode())
+            await self._producer.send_and_wait(self._names.requests, value, key=request_id.encode())
         except KafkaError as error:
             message = f"kafka: {self._names.requests} does not take the request: {type(error).__name__}: {error}"
             raise CannotStart(message) from error

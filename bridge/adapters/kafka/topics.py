@@ -1,7 +1,9 @@
 """The topics: which there are, how they are made, and whether they are as they must be."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -173,6 +175,18 @@ class Topics:
         return None
 
 
+@contextmanager
+def _unheard(library: str) -> Iterator[None]:
+    """While a broker is waited for, the library would tell of every refused connection; we tell once, at the end."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class _Admin:
     """An admin client with errors and answers in our words."""
 
@@ -183,7 +197,8 @@ class _Admin:
     async def __aenter__(self) -> Self:
         try:
             async with asyncio.timeout(self._kafka.connect_timeout_s):
-                await self._connect()
+                with _unheard("aiokafka"):
+                    await self._connect()
         except TimeoutError:
             message = (
                 f"kafka: no broker answers at {self._kafka.bootstrap_servers}: "
