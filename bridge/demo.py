@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 
 import httpx
@@ -264,8 +265,10 @@ async def run_demo(console: Console, *, broker: BrokerChoice, kafka: str | None,
         console.print(
             f"Starting {kafka or f'the {broker} broker'}, the TAMS emulator ({speed:g} times real time) and a worker …"
         )
+        token = f"tams-demo-{token_hex(4)}"  # on a broker that is in use, nobody's topics but ours
         overrides: dict[str, dict[str, object]] = {
-            "topics": {"partitions": 4},
+            "topics": {"partitions": 4, "prefix": token},
+            "worker": {"group": token},
             "poll": {"interval_s": 1 / speed},
             "jobs": {"retry_pause_s": 1 / speed, "resubmit_pause_s": 1 / speed},
             "http": {"port": 0},

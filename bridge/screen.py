@@ -6,6 +6,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from bridge.adapters.kafka.client import Parked
@@ -144,9 +145,9 @@ class JobBars:
     def __init__(self, console: Console, request_ids: list[str]) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True, max_width=32)),
+            BarColumn(bar_width=20, table_column=Column(min_width=20)),
+            TextColumn("{task.fields[state]}", table_column=Column(no_wrap=True, max_width=48)),
             TimeElapsedColumn(),
             console=console,
         )

@@ -61,7 +61,7 @@ class TopicSettings(Section):
     create: bool = Field(default=True, description="Whether a worker creates topics that are absent.")
     routes: dict[EventType, str] = Field(
         default_factory=dict,
-        description="Event type → last part of its topic's name (`progress`, `success`, `failed`), where it is to differ.",
+        description="Event type → last part of its topic's name, if it is to differ: `progress`, `success`, `failed`.",
     )
 
 
