@@ -3,24 +3,27 @@
 Exit codes: 0 done · 1 a job did not succeed, or a check found a problem · 2 could not start · 130 interrupted.
 """
 
+import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 import typer
 import uvloop
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from rich.console import Console
 from rich.text import Text
 
+from bridge.adapters.brokers.process import is_free
 from bridge.adapters.kafka.client import BridgeClient, Parked
 from bridge.adapters.kafka.topics import Topics
 from bridge.adapters.telemetry import configure_logging
 from bridge.errors import CannotStart
-from bridge.local import BrokerChoice, local_stack
+from bridge.local import BrokerChoice, LocalStack, local_stack
 from bridge.messages import EventType, JobEvent
 from bridge.requests_file import Draft, read_drafts
 from bridge.runtime import run_worker
@@ -48,6 +51,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document a li
 T = TypeVar("T")
 
 _answers = Console(highlight=False, soft_wrap=True)
+_KAFKA_PORT = 9092
 _notes = Console(stderr=True, highlight=False)
 
 
@@ -85,10 +89,24 @@ def dev(
         Path | None, typer.Option(help="Where the broker keeps its data; nowhere if not given.")
     ] = None,
     speed: Annotated[float, typer.Option(min=0.01, help="How much faster than real time emulated jobs run.")] = 1.0,
+    kafka_port: Annotated[int | None, typer.Option(help="Port of the broker; 9092 if it is free, else any.")] = None,
     emulator_port: Annotated[int, typer.Option(help="Port of the TAMS emulator; 0 for any.")] = 0,
 ) -> None:
     """Run a broker, the TAMS emulator and a worker on this machine, until Ctrl-C."""
-    _run(_dev(kafka, broker, data_dir, speed, emulator_port))
+    if kafka_port is None:
+        kafka_port = _KAFKA_PORT if is_free(_KAFKA_PORT) else 0
+    stack = local_stack(
+        broker=broker,
+        kafka=kafka,
+        data_dir=data_dir,
+        speed=speed,
+        overrides={},
+        kafka_port=kafka_port,
+        emulator_port=emulator_port,
+    )
+    configure_logging(read_settings().log)
+    _notes.print(f"starting {kafka or f'the {broker} broker'}, the emulator and a worker …", markup=False)
+    _run(_dev(stack, speed))
 
 
 @app.command(epilog="Example:  tams-bridge emulator --port 8500 --speed 10")
@@ -194,17 +212,19 @@ def config(kafka: KafkaOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(settings.model_dump_json(indent=2))  # noqa: T201  this is the answer
         return
+    values = settings.model_dump(mode="json")
     for section, described in type(settings).model_fields.items():
         value = getattr(settings, section)
         if isinstance(value, BaseModel):
             for name, field in type(value).model_fields.items():
-                _print_setting(f"{section}__{name}", getattr(value, name), field.description)
+                _print_setting(f"{section}__{name}", values[section][name], field.description)
         else:
             _print_setting(section, value, described.description)
 
 
 def _print_setting(name: str, value: object, meaning: str | None) -> None:
-    _answers.print(Text.assemble(f"BRIDGE_{name.upper()}={_shown(value)}", (f"   # {meaning}", "dim")))
+    shown = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    _answers.print(Text.assemble(f"BRIDGE_{name.upper()}={shown}", (f"   # {meaning}", "dim")))
 
 
 def _settings(kafka: str | None) -> Settings:
@@ -216,12 +236,6 @@ def _run(work: Coroutine[None, None, T]) -> T:
         return uvloop.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    return "********" if isinstance(value, SecretStr) else str(value)
 
 
 def _read(file: Path) -> str:
@@ -314,14 +328,8 @@ def _print_json(event: JobEvent | Parked) -> None:
     print(msgspec.json.encode(document).decode(), flush=True)  # noqa: T201  this is the answer
 
 
-async def _dev(
-    kafka: str | None, broker: BrokerChoice, data_dir: Path | None, speed: float, emulator_port: int
-) -> None:
-    configure_logging(read_settings().log)
-    _notes.print(f"starting {kafka or f'the {broker} broker'}, the emulator and a worker …", markup=False)
-    async with local_stack(
-        broker=broker, kafka=kafka, data_dir=data_dir, speed=speed, overrides={}, emulator_port=emulator_port
-    ) as stack:
+async def _dev(starting: AbstractAsyncContextManager[LocalStack], speed: float) -> None:
+    async with starting as stack:
         settings = stack.settings
         servers = settings.kafka.bootstrap_servers
         health = f"http://{settings.http.host}:{settings.http.port}/health/ready" if settings.http.port else "(no port)"

@@ -34,13 +34,14 @@ class LocalStack:
 
 
 @asynccontextmanager
-async def local_stack(
+async def local_stack(  # noqa: PLR0913  one argument for each choice
     *,
     broker: BrokerChoice,
     kafka: str | None,
     data_dir: Path | None,
     speed: float,
     overrides: Mapping[str, Mapping[str, object]],
+    kafka_port: int = 0,
     emulator_port: int = 0,
 ) -> AsyncIterator[LocalStack]:
     """Run broker, emulator and worker until the block is left.
@@ -51,13 +52,13 @@ async def local_stack(
         data_dir: where the broker keeps its data; a temporary place if None.
         speed: how much faster than real time the emulator's jobs run.
         overrides: further settings, by section.
-        emulator_port: 0 for any free one.
+        kafka_port, emulator_port: where broker and emulator listen; 0 for any free port.
 
     Raises:
         CannotStart: a part is missing or cannot begin.
     """
     async with AsyncExitStack() as stack:
-        servers = kafka or await _start_broker(stack, broker, data_dir)
+        servers = kafka or await _start_broker(stack, broker, data_dir, kafka_port)
         tams_url = await _start_emulator(stack, speed, emulator_port)
         settings = read_settings(
             **{
@@ -82,8 +83,8 @@ async def local_stack(
         yield LocalStack(settings=settings, tams_url=tams_url, worker=worker)
 
 
-async def _start_broker(stack: AsyncExitStack, broker: BrokerChoice, data_dir: Path | None) -> str:
-    starting = apache_broker(data_dir) if broker == "apache" else embedded_broker(data_dir)
+async def _start_broker(stack: AsyncExitStack, broker: BrokerChoice, data_dir: Path | None, port: int) -> str:
+    starting = apache_broker(data_dir, port) if broker == "apache" else embedded_broker(data_dir, port)
     try:
         return (await stack.enter_async_context(starting)).bootstrap_servers
     except BrokerUnavailable as error:

@@ -177,8 +177,11 @@ def restore(record: JobRecord, policy: JobPolicy, now: datetime) -> Step:
 
 
 def grant(record: JobRecord, policy: JobPolicy, now: datetime) -> Step:
-    """Write down the intent to submit: from here until an answer comes, TAMS may hold the job."""
-    if record.phase not in {Phase.ACCEPTED, Phase.SUBMITTING}:
+    """Write down the intent to submit: from here until an answer comes, TAMS may hold the job.
+
+    Without effect while a POST is under way, so that a turn given twice makes no second one.
+    """
+    if record.phase not in {Phase.ACCEPTED, Phase.SUBMITTING} or record.lease_until is not None:
         return Step(record)
     return Step(
         _move(record, Phase.SUBMITTING, tries=record.tries + 1, not_before=None, lease_until=now + policy.lease)
@@ -241,7 +244,8 @@ def cancel(record: JobRecord, policy: JobPolicy, now: datetime) -> Step:
 
 def cancel_answered(record: JobRecord, answer: Answer) -> Step:
     """Take in TAMS' answer to a cancel; how the job ended is for the next look to say."""
-    if record.phase is Phase.TRACKING and isinstance(answer, Done | Missing | Refused):
+    awaited = record.phase is Phase.TRACKING and record.stop is not None and not record.stop_told
+    if awaited and isinstance(answer, Done | Missing | Refused):
         return Step(_move(record, Phase.TRACKING, stop_told=True))
     return Step(record)
 
