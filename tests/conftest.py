@@ -1,0 +1,64 @@
+"""What all tests share: the broker, a prefix for topics, and how strictly a run is judged."""
+
+import secrets
+from collections.abc import Generator, Iterator
+
+import hypothesis
+import pytest
+
+from tests.brokers import BrokerChoice, RunningBroker, broker_of_the_session, choose_broker, strict
+
+# Derandomised, so that a red run is red again; without deadline, as the machines that run it are shared.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+# Run by hand to search further: pytest --hypothesis-profile=search
+hypothesis.settings.register_profile("search", max_examples=5_000, deadline=None)
+hypothesis.settings.load_profile("ci")
+
+CHOICE = pytest.StashKey[BrokerChoice]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[CHOICE] = choose_broker()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    choice = config.stash[CHOICE]
+    return f"kafka broker: {choice.address or choice.kind} ({choice.reason})"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+    call: pytest.CallInfo[None],  # noqa: ARG001  # pytest hands arguments over by name
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In a strict run a skipped test has failed: what was not run was not proven."""
+    report = yield
+    if strict() and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped in a strict run: {report.longreprtext}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """As above, for modules that skip themselves."""
+    report = yield
+    if strict() and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{collector.nodeid} was skipped in a strict run: {report.longreprtext}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def broker(pytestconfig: pytest.Config) -> Iterator[RunningBroker]:
+    """The broker of this run, started by the first test that wants one; `topic_prefix` keeps tests apart on it."""
+    with broker_of_the_session(pytestconfig.stash[CHOICE]) as running:
+        yield running
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """A first part for names of topics, groups and transactional ids that no other test has."""
+    return f"t{secrets.token_hex(6)}"
