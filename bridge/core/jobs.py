@@ -16,7 +16,7 @@ Source: design.md, "The life of a job".
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, assert_never
 from uuid import UUID, uuid5
 
 import msgspec
@@ -221,6 +221,8 @@ def submitted(  # noqa: C901, PLR0911  one case for each answer
             return _put_back(record, failure, again, policy, now)
         case Done():
             return Step(record)
+        case _:
+            assert_never(answer)
 
 
 def looked(record: JobRecord, answer: Answer, policy: JobPolicy, now: datetime, chance: float) -> Step:

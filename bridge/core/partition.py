@@ -192,7 +192,7 @@ class Partition:
     def take(self) -> tuple[Changes, list[Action]]:
         """Hand over what has come together since the last call: what to commit, and what to do once that is done."""
         changes, self._changes = self._changes, Changes()
-        posts, self._posts = self._posts, []
+        posts, self._posts = [post for post in self._posts if self._is_still_meant(post)], []
         touched, self._touched = self._touched, {}
         posted = {post.request_id for post in posts}
         actions: list[Action] = []
@@ -200,7 +200,7 @@ class Partition:
             record = self._records.get(request_id)
             if record is not None and request_id not in posted:
                 actions += self._next_actions(record)
-        return changes, [*actions, *(post for post in posts if self._is_still_meant(post))]
+        return changes, [*actions, *posts]
 
     def _is_still_meant(self, post: Post) -> bool:
         record = self._records.get(post.request_id)

@@ -1,0 +1,287 @@
+from bisect import bisect_left
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.core.budget import COUNTED_AFTER, RateBudget, Turn, Turns
+
+NEVER = float("inf")
+AT_ONCE = float("-inf")
+
+CALLS = st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 3)), min_size=1, max_size=60)
+"""Per call: how long after it was allowed it is sent, and how long its answer takes."""
+
+
+def spend(budget: RateBudget, now: float) -> None:
+    """Make a call that is answered at once."""
+    budget.take()
+    budget.give_back(sent_at=now, now=now)
+
+
+class Caller:
+    """Makes calls as early as its budget allows, and writes down when TAMS may have counted each."""
+
+    def __init__(self, budget: RateBudget) -> None:
+        self.budget = budget
+        self.now = 0.0
+        self.spans: list[tuple[float, float]] = []
+        self._under_way: list[tuple[float, float]] = []
+
+    def call(self, answer_time: float, *, until: float = NEVER) -> bool:
+        """Make one call, unless it is not allowed before `until`."""
+        self._take_answers()
+        while (allowed := self.budget.available_at()) > self.now:
+            first_answer, _ = min(self._under_way, default=(NEVER, 0.0))
+            self.now = min(allowed, first_answer, until)
+            if self.now == until:
+                return False
+            self._take_answers()
+        self.budget.take()
+        self.spans.append((self.now, self.now + min(answer_time, COUNTED_AFTER)))
+        self._under_way.append((self.now + answer_time, self.now))
+        return True
+
+    def _take_answers(self) -> None:
+        for answered, sent in sorted(call for call in self._under_way if call[0] <= self.now):
+            self._under_way.remove((answered, sent))
+            self.budget.give_back(sent_at=sent, now=answered)
+
+
+def make_calls(budget: RateBudget, calls: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Make these calls; gives the span in which TAMS may have counted each."""
+    caller = Caller(budget)
+    for idle, answer_time in calls:
+        caller.now += idle
+        caller.call(answer_time)
+    return caller.spans
+
+
+def most_in_a_second(spans: list[tuple[float, float]]) -> int:
+    """The most calls that one second of TAMS may hold: as late as possible up to its start, then as early."""
+    earliest = sorted(sent for sent, _ in spans)
+    latest = sorted(counted for _, counted in spans)
+    most = 0
+    for start in latest:
+        begun = bisect_left(earliest, start + 1.0 - 1e-9)
+        over = bisect_left(latest, start)
+        most = max(most, begun - over)
+    return most
+
+
+@given(rate=st.integers(1, 20), calls=CALLS)
+def test_no_second_holds_more_calls_than_the_rate(rate: int, calls: list[tuple[float, float]]) -> None:
+    """Wherever TAMS begins its second, and whenever between sending and answer it counts a call."""
+    spans = make_calls(RateBudget(rate), calls)
+
+    assert most_in_a_second(spans) <= rate
+
+
+@given(rate=st.floats(1, 20), calls=CALLS)
+def test_a_rate_with_a_fraction_is_kept_too(rate: float, calls: list[tuple[float, float]]) -> None:
+    """5.7 calls a second are five in any second, not six."""
+    spans = make_calls(RateBudget(rate), calls)
+
+    assert most_in_a_second(spans) <= rate
+
+
+@given(rate=st.integers(1, 20), burst=st.integers(1, 20), calls=CALLS)
+def test_no_second_holds_more_calls_than_the_rate_however_small_the_bursts(
+    rate: int, burst: int, calls: list[tuple[float, float]]
+) -> None:
+    """A second holds no more than the rate, or than one burst where the user wants bursts above it."""
+    spans = make_calls(RateBudget(rate, burst=burst), calls)
+
+    assert most_in_a_second(spans) <= max(rate, burst)
+
+
+@given(share=st.floats(0.02, 0.98), calls=CALLS)
+def test_a_part_of_the_rate_is_spent_evenly(share: float, calls: list[tuple[float, float]]) -> None:
+    """Calls of a worker with a part of the rate never come closer together than that part allows."""
+    budget = RateBudget(5)
+    budget.set_share(share, now=0.0)
+
+    sent = [sent for sent, _ in make_calls(budget, calls)]
+
+    assert all(later - earlier >= 1 / (5 * share) - 1e-9 for earlier, later in pairwise(sent))
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5, 0.75, 0.98, 1.0]), st.floats(0, 2)), max_size=8))
+def test_no_change_of_share_lets_a_worker_burst_beyond_the_rate(shares: list[tuple[float, float]]) -> None:
+    """What was spent before the change still counts."""
+    caller = Caller(RateBudget(5))
+    for share, seconds in shares:
+        caller.budget.set_share(share, now=caller.now)
+        end = caller.now + seconds
+        while caller.now < end and caller.call(0.0, until=end):
+            pass
+
+    assert most_in_a_second(caller.spans) <= 5
+
+
+def test_the_whole_rate_may_be_spent_at_once() -> None:
+    """A burst up to the rate waits for nothing."""
+    budget = RateBudget(5)
+
+    for _ in range(5):
+        assert budget.available_at() <= 0.0
+        spend(budget, 0.0)
+
+    assert budget.available_at() == 1.0
+
+
+def test_rates_below_one_a_second_are_kept() -> None:
+    """One call in four seconds is a rate, too."""
+    budget = RateBudget(0.25)
+
+    spend(budget, 0.0)
+
+    assert budget.available_at() == 4.0
+
+
+def test_slow_answer_does_not_hold_its_slot_for_a_window_of_its_own() -> None:
+    """A call is taken to have been counted soon after it was sent, however late its answer."""
+    budget = RateBudget(1)
+
+    budget.take()
+    budget.give_back(sent_at=0.0, now=30.0)
+
+    assert budget.available_at() == COUNTED_AFTER + 1.0
+
+
+def test_call_that_never_went_out_costs_nothing() -> None:
+    """A turn that was not used is free at once."""
+    budget = RateBudget(1)
+
+    budget.take()
+    budget.give_back(sent_at=None, now=3.0)
+
+    assert budget.available_at() == 3.0
+
+
+def test_no_slot_is_free_while_all_calls_are_under_way() -> None:
+    """When the next call may be made depends on the answers."""
+    budget = RateBudget(1)
+
+    budget.take()
+
+    assert budget.available_at() == NEVER
+
+
+def test_unlimited_rate_is_always_available() -> None:
+    """Zero switches the limit off."""
+    budget = RateBudget(0)
+
+    for _ in range(1_000):
+        spend(budget, 0.0)
+
+    assert budget.available_at() == AT_ONCE
+
+
+@pytest.mark.parametrize("rate", [0, 5])
+def test_throttled_makes_no_call_until_the_pause_is_over(rate: int) -> None:
+    """What TAMS says about its rate beats what we believe about it."""
+    budget = RateBudget(rate)
+
+    budget.throttled(7.0, now=1.0)
+
+    assert budget.available_at() == 8.0
+
+
+def test_later_and_shorter_throttle_does_not_cut_the_pause() -> None:
+    """The longest pause asked for holds."""
+    budget = RateBudget(5)
+    budget.throttled(7.0, now=1.0)
+
+    budget.throttled(1.0, now=2.0)
+
+    assert budget.available_at() == 8.0
+
+
+def test_no_share_makes_no_call() -> None:
+    """A worker without partitions leaves the rate to the others."""
+    budget = RateBudget(5)
+
+    budget.set_share(0.0, now=0.0)
+
+    assert budget.available_at() == NEVER
+
+
+def test_call_under_way_when_the_share_is_lost_brings_no_slot_back() -> None:
+    """Its slot belongs to others by then."""
+    budget = RateBudget(5)
+    budget.take()
+    budget.set_share(0.0, now=0.0)
+
+    budget.give_back(sent_at=0.0, now=0.5)
+
+    assert budget.available_at() == NEVER
+
+
+def test_share_that_comes_back_makes_calls_again() -> None:
+    """Losing all partitions for a while is no end."""
+    budget = RateBudget(5)
+    budget.set_share(0.0, now=0.0)
+
+    budget.set_share(0.5, now=10.0)
+
+    assert budget.available_at() < NEVER
+
+
+STEPS = st.lists(
+    st.sampled_from(["take", "give back", "unused"]) | st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]), max_size=60
+)
+
+
+@given(STEPS)
+def test_changes_of_share_never_lose_or_add_a_slot(steps: list[str | float]) -> None:
+    """After any changes with calls under way there are as many slots as the rate has, neither more nor fewer."""
+    budget, now, under_way = RateBudget(5), 0.0, 0
+    for step in steps:
+        now += 0.3
+        if isinstance(step, float):
+            budget.set_share(step, now=now)
+        elif step == "take" and budget.available_at() <= now:
+            budget.take()
+            under_way += 1
+        elif step != "take" and under_way:
+            budget.give_back(sent_at=now if step == "give back" else None, now=now)
+            under_way -= 1
+    for _ in range(under_way):
+        budget.give_back(sent_at=now, now=now)
+    budget.set_share(1.0, now=now)
+
+    slots = 0
+    while budget.available_at() < NEVER:
+        budget.take()
+        slots += 1
+
+    assert slots == 5
+
+
+@pytest.mark.parametrize(
+    ("cancel", "submit", "look", "turn"),
+    [
+        (False, False, False, None),
+        (True, False, False, Turn.CANCEL),
+        (True, True, True, Turn.CANCEL),
+        (False, True, False, Turn.SUBMIT),
+        (False, False, True, Turn.LOOK),
+        (False, True, True, Turn.SUBMIT),
+    ],
+)
+def test_turn_goes_to_what_waits_and_to_cancels_first(
+    *, cancel: bool, submit: bool, look: bool, turn: Turn | None
+) -> None:
+    """A call is only spent on what waits."""
+    assert Turns().choose(cancel=cancel, submit=submit, look=look) is turn
+
+
+def test_submits_and_looks_alternate_while_both_wait() -> None:
+    """Neither a flood of requests nor many jobs in flight starve the other."""
+    turns = Turns()
+
+    chosen = [turns.choose(cancel=False, submit=True, look=True) for _ in range(4)]
+
+    assert chosen == [Turn.SUBMIT, Turn.LOOK, Turn.SUBMIT, Turn.LOOK]

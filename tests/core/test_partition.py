@@ -1,0 +1,764 @@
+"""All jobs of one partition: by example, then against a ledger, a TAMS and crashes that come at any moment."""
+
+from dataclasses import dataclass, field
+from dataclasses import replace as with_policy
+from datetime import datetime, timedelta
+from itertools import groupby
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from typing_extensions import override
+
+from bridge.core.jobs import JobPolicy
+from bridge.core.partition import Action, Cancel, Partition, Post, Rest, Submit, Track
+from bridge.messages import (
+    Ambiguous,
+    Answer,
+    DeadLetterReason,
+    Done,
+    EventType,
+    InHand,
+    JobEvent,
+    JobRecord,
+    NotSent,
+    Phase,
+    Refused,
+    TryLater,
+)
+from bridge.ports import Arrival, Changes, DeadLetter
+from tests.core.examples import FAIL_POLICY, FAILURE, NO, NOW, POLICY, SECOND, failed, request, seen
+
+GRAPH = {"3": {"classType": "KSampler"}}
+DEADLINE = 60
+
+
+def partition(policy: JobPolicy = POLICY) -> Partition:
+    return Partition(topic="tams.requests", number=4, policy=policy, max_request_bytes=2_000)
+
+
+def job(request_id: str = "a", offset: int = 0, **fields: object) -> Arrival:
+    return request({"request_id": request_id, "params": GRAPH, **fields}, key=request_id.encode(), offset=offset)
+
+
+def cancel(request_id: str = "a", offset: int = 1) -> Arrival:
+    return request({"cancel": request_id}, key=request_id.encode(), offset=offset)
+
+
+def with_accepted(**fields: object) -> Partition:
+    """A partition whose job `a` is written down."""
+    owned = partition()
+    owned.arrive(request({"request_id": "a", "params": GRAPH, **fields}, key=b"a"), NOW)
+    owned.take()
+    return owned
+
+
+def with_submitting(**fields: object) -> tuple[Partition, Post]:
+    """A partition whose job `a` has its POST under way."""
+    owned = with_accepted(**fields)
+    owned.grant("a", NOW)
+    (post,) = owned.take()[1]
+    assert isinstance(post, Post)
+    return owned, post
+
+
+def with_tracking(**fields: object) -> Partition:
+    """A partition whose job `a` TAMS holds as 7."""
+    owned, _ = with_submitting(**fields)
+    owned.submitted("a", 1, seen("CREATED"), NOW, 0.0)
+    owned.take()
+    return owned
+
+
+def with_ended() -> Partition:
+    """A partition whose job `a` has ended."""
+    owned = with_tracking()
+    owned.looked("a", "7", seen("SUCCESS"), NOW, 0.0)
+    owned.take()
+    return owned
+
+
+def types(changes: Changes) -> list[EventType]:
+    return [event.type for event, _ in changes.events]
+
+
+# ------------------------------------------------------------------------------------------------------------- arriving
+
+
+def test_accepted_job_is_written_with_its_graph_and_position() -> None:
+    """All of it in one transaction."""
+    owned = partition()
+
+    accepted = owned.arrive(job(offset=41), NOW)
+
+    changes, actions = owned.take()
+    assert (accepted, owned.live(), len(owned)) == ("a", 1, 1)
+    assert (changes.params, changes.position, types(changes)) == (
+        {"a": msgspec.json.encode(GRAPH)}, 42, [EventType.ACCEPTED],
+    )  # fmt: skip
+    assert changes.records == {"a": owned.record("a")}
+    assert actions == [Submit("a", NOW, None)]
+
+
+def test_events_carry_the_headers_of_the_request() -> None:
+    """Traces go on, from the first event to the last."""
+    owned = partition()
+
+    owned.arrive(Arrival(offset=0, key=b"a", value=b'{"params": {}}', headers=(("traceparent", b"00-1"),)), NOW)
+
+    assert [headers for _, headers in owned.take()[0].events] == [{"traceparent": "00-1"}]
+
+
+def test_record_that_was_read_before_is_passed_over() -> None:
+    """After a rebalance the feed may begin too early."""
+    owned = with_accepted()
+
+    again = owned.arrive(job(offset=0), NOW)
+
+    assert (again, bool(owned.take()[0])) == (None, False)
+
+
+def test_nothing_happened_is_nothing_to_write() -> None:
+    """An idle partition commits nothing."""
+    changes, actions = with_accepted().take()
+
+    assert (bool(changes), actions) == (False, [])
+
+
+def test_unreadable_record_is_parked_with_its_reason_and_passed() -> None:
+    """It never stops the partition."""
+    owned, junk = partition(), Arrival(offset=3, key=None, value=b"{")
+
+    owned.arrive(junk, NOW)
+
+    (changes, actions), position = owned.take(), owned.position
+    (letter,) = changes.dead_letters
+    assert (letter.arrival, letter.reason, changes.position, position, actions) == (
+        junk, DeadLetterReason.INVALID_JSON, 4, 4, [],
+    )  # fmt: skip
+
+
+def test_request_above_the_limit_is_parked() -> None:
+    """The limit of this partition is the one that counts."""
+    owned = partition()
+
+    owned.arrive(job(labels={"x": "y" * 3_000}), NOW)
+
+    assert [letter.reason for letter in owned.take()[0].dead_letters] == [DeadLetterReason.TOO_LARGE]
+
+
+def test_cancel_of_an_unknown_job_is_parked() -> None:
+    """Whoever sent it can find out."""
+    owned = partition()
+
+    owned.arrive(cancel("nobody", offset=0), NOW)
+
+    (letter,) = owned.take()[0].dead_letters
+    assert (letter.reason, "'nobody'" in letter.detail) == (DeadLetterReason.UNKNOWN_REQUEST, True)
+
+
+@pytest.mark.parametrize("owned", [with_accepted(), with_submitting()[0], with_tracking(), with_ended()])
+def test_request_id_seen_before_is_told_and_not_submitted_again(owned: Partition) -> None:
+    """In whatever phase the job is."""
+    phase = getattr(owned.record("a"), "phase", None)
+
+    accepted = owned.arrive(job(offset=9), NOW)
+
+    changes, _ = owned.take()
+    assert (accepted, types(changes), changes.params) == (None, [EventType.DUPLICATE], {})
+    assert getattr(owned.record("a"), "phase", None) is phase
+
+
+# ----------------------------------------------------------------------------------------------------------- submitting
+
+
+def test_granted_job_is_posted_once_its_intent_is_written() -> None:
+    """The POST is an action: it comes after the commit of the record that tells of it."""
+    owned = with_accepted()
+
+    granted = owned.grant("a", NOW)
+
+    changes, actions = owned.take()
+    (post,) = actions
+    assert isinstance(post, Post)
+    assert granted
+    assert getattr(changes.records["a"], "phase", None) is Phase.SUBMITTING
+    assert (post.attempt, post.params, post.lease_until) == (1, msgspec.json.encode(GRAPH), NOW + 5 * SECOND)
+
+
+def test_job_granted_as_it_arrives_is_accepted_and_posted_in_one_commit() -> None:
+    """An idle system does not wait twice."""
+    owned = partition()
+
+    owned.arrive(job(), NOW)
+    owned.grant("a", NOW)
+
+    changes, actions = owned.take()
+    assert (types(changes), [type(action) for action in actions]) == ([EventType.ACCEPTED], [Post])
+
+
+@pytest.mark.parametrize(
+    "owned",
+    [partition(), with_submitting()[0], with_tracking(), with_ended()],
+    ids=["no", "under way", "held", "ended"],
+)
+def test_grant_is_declined_by_a_job_that_has_no_use_for_it(owned: Partition) -> None:
+    """A turn that comes late, or twice, posts nothing."""
+    assert (owned.grant("a", NOW), owned.take()) == (False, (Changes(), []))
+
+
+def test_job_granted_twice_before_the_commit_is_posted_once() -> None:
+    """A duplicate may have put the job in line again while its turn was on its way."""
+    owned = with_accepted()
+
+    granted = [owned.grant("a", NOW), owned.grant("a", NOW)]
+
+    assert (granted, [type(action) for action in owned.take()[1]]) == ([True, False], [Post])
+
+
+def test_job_that_ended_before_the_commit_of_its_intent_is_not_posted() -> None:
+    """The deadline passed in the same breath."""
+    owned = with_accepted(deadline_s=DEADLINE)
+
+    owned.grant("a", NOW)
+    owned.time_passed(NOW + timedelta(seconds=500))
+
+    changes, actions = owned.take()
+    assert (types(changes), actions) == ([EventType.EXPIRED], [Rest("a")])
+
+
+def test_job_that_was_forgotten_and_came_anew_before_the_commit_waits_in_line() -> None:
+    """The POST that was meant for the one before does not stand in its way."""
+    owned = with_accepted(deadline_s=DEADLINE)
+    owned.grant("a", NOW)
+    owned.time_passed(NOW + timedelta(seconds=500))
+    owned.time_passed(NOW + timedelta(days=2))
+
+    owned.arrive(job(offset=1), NOW + timedelta(days=2))
+
+    assert owned.take()[1] == [Submit("a", NOW + timedelta(days=2), None)]
+
+
+def test_answer_to_a_submit_of_another_attempt_changes_nothing() -> None:
+    """It is late."""
+    owned, _ = with_submitting()
+
+    owned.submitted("a", 2, seen("CREATED"), NOW, 0.0)
+    owned.submitted("b", 1, seen("CREATED"), NOW, 0.0)
+
+    assert owned.take() == (Changes(), [])
+
+
+def test_submit_to_be_repeated_waits_in_line_again() -> None:
+    """With the time from which on it may be."""
+    owned, _ = with_submitting()
+
+    owned.submitted("a", 1, Ambiguous(FAILURE), NOW, 0.0)
+
+    assert owned.take()[1] == [Submit("a", NOW, NOW + SECOND / 2)]
+
+
+def test_created_job_is_tracked() -> None:
+    """From now on it is looked at."""
+    owned, _ = with_submitting()
+
+    owned.submitted("a", 1, seen("CREATED"), NOW, 0.0)
+
+    assert owned.take()[1] == [Track("a", "7")]
+
+
+# ---------------------------------------------------------------------------------------------------- looking, stopping
+
+
+def test_ended_job_rests_and_its_graph_is_dropped() -> None:
+    """Only the record is remembered, for duplicates."""
+    owned = with_tracking()
+
+    owned.looked("a", "7", seen("SUCCESS"), NOW, 0.0)
+
+    changes, actions = owned.take()
+    assert (types(changes), changes.params, actions) == ([EventType.SUCCESS], {"a": None}, [Rest("a")])
+    assert (owned.live(), len(owned)) == (0, 1)
+
+
+def test_retried_job_waits_in_line_again_with_its_graph() -> None:
+    """From the end of the pause on."""
+    owned = with_tracking()
+
+    owned.looked("a", "7", failed("TRANSITORY_ERROR"), NOW, 0.0)
+
+    changes, actions = owned.take()
+    assert (types(changes), changes.params, actions) == ([EventType.RETRYING], {}, [Submit("a", NOW, NOW + SECOND)])
+
+
+def test_answers_about_another_job_change_nothing() -> None:
+    """A look or a cancel of the attempt before is late."""
+    owned = with_tracking()
+
+    owned.looked("a", "6", seen("SUCCESS"), NOW, 0.0)
+    owned.looked("b", "7", seen("SUCCESS"), NOW, 0.0)
+    owned.cancel_answered("a", "6", Done())
+    owned.cancel_answered("b", "7", Done())
+
+    assert owned.take() == (Changes(), [])
+
+
+def test_cancel_of_a_waiting_job_ends_it_without_tams() -> None:
+    """Nothing was sent, nothing is to be canceled there."""
+    owned = with_accepted()
+
+    owned.arrive(cancel(), NOW)
+
+    changes, actions = owned.take()
+    assert (types(changes), actions) == ([EventType.CANCELED], [Rest("a")])
+
+
+def test_cancel_of_a_job_at_tams_is_sent_there() -> None:
+    """And the job looked at until TAMS says how it ended."""
+    owned = with_tracking()
+
+    owned.arrive(cancel(), NOW)
+
+    assert owned.take()[1] == [Track("a", "7"), Cancel("a", "7")]
+
+
+def test_cancel_during_the_submit_is_sent_once_the_job_has_an_id() -> None:
+    """It can only be canceled under its id."""
+    owned, _ = with_submitting()
+    owned.arrive(cancel(), NOW)
+    before = owned.take()[1]
+
+    owned.submitted("a", 1, seen("CREATED"), NOW, 0.0)
+
+    assert (before, owned.take()[1]) == ([], [Track("a", "7"), Cancel("a", "7")])
+
+
+def test_answered_cancel_is_not_sent_again() -> None:
+    """Only looks are needed now."""
+    owned = with_tracking()
+    owned.arrive(cancel(), NOW)
+    owned.take()
+
+    owned.cancel_answered("a", "7", Done())
+
+    assert owned.take()[1] == [Track("a", "7")]
+
+
+def test_cancel_of_an_ended_job_moves_the_position_only() -> None:
+    """It came too late, and is no error."""
+    owned = with_ended()
+
+    owned.arrive(cancel(), NOW)
+
+    assert owned.take() == (Changes(position=2), [])
+
+
+# ----------------------------------------------------------------------------------------------------------------- time
+
+
+def test_deadline_stops_the_job_at_tams_then_gives_it_up() -> None:
+    """First the cancel, and after the grace the end."""
+    owned = with_tracking(deadline_s=DEADLINE)
+
+    first = owned.next_timer()
+    owned.time_passed(NOW + timedelta(seconds=60))
+    stopping, second = owned.take(), owned.next_timer()
+    owned.time_passed(NOW + timedelta(seconds=120))
+
+    assert (first, stopping[1]) == (NOW + timedelta(seconds=60), [Track("a", "7"), Cancel("a", "7")])
+    assert (second, types(owned.take()[0])) == (NOW + timedelta(seconds=120), [EventType.EXPIRED])
+
+
+def test_job_that_ended_before_its_deadline_is_left_alone() -> None:
+    """The timer rings for nobody."""
+    owned = with_tracking(deadline_s=DEADLINE)
+    owned.looked("a", "7", seen("SUCCESS"), NOW, 0.0)
+    owned.take()
+
+    owned.time_passed(NOW + timedelta(seconds=61))
+
+    assert owned.take() == (Changes(), [])
+
+
+def test_ended_job_is_forgotten_after_the_dedupe_window() -> None:
+    """With a tombstone; the id may be used anew."""
+    owned = with_ended()
+
+    owned.time_passed(NOW + timedelta(hours=24))
+    forgotten, _ = owned.take()
+
+    assert (forgotten, len(owned), owned.next_timer()) == (Changes(records={"a": None}), 0, None)
+    assert owned.arrive(job(offset=5), NOW + timedelta(hours=24)) == "a"
+
+
+def test_timer_of_a_forgotten_job_rings_for_nobody() -> None:
+    """A timer that was set before the job was forgotten does no harm to one that uses its id anew."""
+    owned = with_tracking(deadline_s=2 * 86_400)
+    owned.looked("a", "7", seen("SUCCESS"), NOW, 0.0)
+    owned.time_passed(NOW + timedelta(hours=24))
+    owned.take()
+
+    owned.time_passed(NOW + timedelta(hours=48))
+
+    assert owned.take() == (Changes(), [])
+
+
+def test_idle_partition_has_no_timer() -> None:
+    """Nothing to wake up for."""
+    assert partition().next_timer() is None
+
+
+# -------------------------------------------------------------------------------------------------------------- restore
+
+
+def restored(owned: Partition, policy: JobPolicy = POLICY) -> Partition:
+    """The same jobs, as a new owner finds them."""
+    record = owned.record("a")
+    assert record is not None
+    params = {} if record.phase.is_terminal else {"a": msgspec.json.encode(GRAPH)}
+    successor = partition(policy)
+    successor.restore([record], params, owned.position, NOW)
+    return successor
+
+
+@pytest.mark.parametrize(
+    ("owned", "actions"),
+    [
+        (with_accepted(), [Submit("a", NOW, None)]),
+        (with_submitting()[0], [Submit("a", NOW, NOW + 20 * SECOND)]),
+        (with_tracking(), [Track("a", "7")]),
+        (with_ended(), []),
+    ],
+    ids=["accepted", "submitting", "tracking", "ended"],
+)
+def test_restored_jobs_go_on_where_they_were(owned: Partition, actions: list[Action]) -> None:
+    """A submit that may be on its way waits until it surely is over."""
+    assert restored(owned).take()[1] == actions
+
+
+def test_restored_partition_goes_on_at_its_position() -> None:
+    """What was read is not read again."""
+    successor = restored(with_accepted())
+
+    assert (successor.position, successor.arrive(job("b", offset=0), NOW)) == (1, None)
+
+
+def test_restored_submit_ends_unknown_where_the_user_wants_no_repeat() -> None:
+    """A crash in the middle of a POST is told, not hidden."""
+    changes, actions = restored(with_submitting()[0], FAIL_POLICY).take()
+
+    assert (types(changes), changes.params, actions) == ([EventType.UNKNOWN], {"a": None}, [Rest("a")])
+
+
+def test_restored_cancel_is_sent_again() -> None:
+    """Whether the former owner sent it is not known; it does no harm twice."""
+    owned = with_tracking()
+    owned.arrive(cancel(), NOW)
+
+    assert restored(owned).take()[1] == [Track("a", "7"), Cancel("a", "7")]
+
+
+def test_restored_timers_ring() -> None:
+    """Deadlines and forgetting survive a crash."""
+    assert restored(with_ended()).next_timer() == NOW + timedelta(hours=24)
+
+
+# ------------------------------------------------------------------------------------------ the model, with its crashes
+
+
+@dataclass
+class LedgerModel:
+    """What was committed, as bytes, and nothing else."""
+
+    records: dict[str, bytes] = field(default_factory=dict)
+    params: dict[str, bytes] = field(default_factory=dict)
+    events: list[JobEvent] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    position: int = 0
+
+    def commit(self, changes: Changes) -> None:
+        """All of it or nothing."""
+        for request_id, record in changes.records.items():
+            if record is None:
+                self.records.pop(request_id, None)
+            else:
+                self.records[request_id] = msgspec.json.encode(record)
+        for request_id, params in changes.params.items():
+            if params is None:
+                self.params.pop(request_id, None)
+            else:
+                self.params[request_id] = params
+        self.events += [msgspec.json.decode(msgspec.json.encode(event), type=JobEvent) for event, _ in changes.events]
+        self.dead_letters += changes.dead_letters
+        self.position = self.position if changes.position is None else changes.position
+
+    def record(self, request_id: str) -> JobRecord:
+        """A record as its next owner reads it."""
+        return msgspec.json.decode(self.records[request_id], type=JobRecord)
+
+    def histories(self) -> list[list[JobEvent]]:
+        """The events of each acceptance, apart; an id used anew after it was forgotten begins a new one."""
+        by_id: dict[str, list[list[JobEvent]]] = {}
+        for event in self.events:
+            lives = by_id.setdefault(event.request_id, [])
+            if event.type is EventType.ACCEPTED:
+                lives.append([])
+            lives[-1].append(event)
+        return [life for lives in by_id.values() for life in lives]
+
+
+@dataclass
+class TamsModel:
+    """A TAMS that keeps its word: one job for each `requestId`."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    jobs: dict[str, Answer] = field(default_factory=dict)
+
+    def create(self, tams_request_id: str) -> Answer:
+        """The job of this id, made if it is new."""
+        job_id = self.ids.setdefault(tams_request_id, str(len(self.ids) + 1))
+        return self.jobs.setdefault(job_id, seen("CREATED", job_id))
+
+    def move(self, job_id: str, status: str, **fields: object) -> None:
+        """The job goes on, unless it has ended."""
+        if not self.ended(job_id):
+            self.jobs[job_id] = seen(status, job_id, **fields)
+
+    def ended(self, job_id: str) -> bool:
+        """Whether nothing more can come of it."""
+        return getattr(self.jobs[job_id], "view").status in {"SUCCESS", "FAILED", "CANCELED"}  # noqa: B009
+
+
+MODEL_POLICY = with_policy(POLICY, dedupe_window=timedelta(seconds=200), max_attempts=2)
+REQUEST_IDS = st.sampled_from(["a", "b", "c"])
+PICK = st.integers(0, 50)
+
+
+class CrashingPartition(RuleBasedStateMachine):
+    """An owner that may die between any two steps, its ledger, and a TAMS that lives on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = LedgerModel()
+        self.tams = TamsModel()
+        self.log: list[Arrival] = []
+        self.now: datetime = NOW
+        self.ghosts: list[Post] = []
+        self.sent: dict[tuple[str, str, int], str] = {}
+        self.open()
+
+    def open(self) -> None:
+        """Take the partition over from what the ledger holds."""
+        self.owned = partition(MODEL_POLICY)
+        records = [self.ledger.record(request_id) for request_id in self.ledger.records]
+        self.owned.restore(records, self.ledger.params, self.ledger.position, self.now)
+        self.read_at = self.ledger.position
+        self.waiting: dict[str, datetime | None] = {}
+        self.posts: list[Post] = []
+        self.tracked: dict[str, str] = {}
+        self.cancels: dict[str, str] = {}
+
+    def carry_out(self, action: Action) -> None:
+        """As the roles do."""
+        match action:
+            case Submit(request_id, _, not_before):
+                self.tracked.pop(request_id, None)
+                self.waiting.setdefault(request_id, not_before)
+            case Post():
+                self.post(action)
+            case Track(request_id, job_id):
+                self.tracked[request_id] = job_id
+            case Cancel(request_id, job_id):
+                self.cancels[request_id] = job_id
+            case Rest(request_id):
+                self.tracked.pop(request_id, None)
+                self.waiting.pop(request_id, None)
+                self.cancels.pop(request_id, None)
+
+    def post(self, post: Post) -> None:
+        """A POST begins: its intent is written, no other of this attempt is on its way, and its id never changes."""
+        record = self.ledger.record(post.request_id)
+        assert (record.phase, record.lease_until) == (Phase.SUBMITTING, post.lease_until)
+        assert post.tams_request_id not in [other.tams_request_id for other in self.posts + self.live_ghosts()]
+        key = (post.request_id, record.seed, post.attempt)
+        assert self.sent.setdefault(key, post.tams_request_id) == post.tams_request_id
+        assert list(self.sent.values()).count(post.tams_request_id) == 1
+        self.posts.append(post)
+
+    def live_ghosts(self) -> list[Post]:
+        """POSTs of owners that have died, which may still reach TAMS."""
+        return [ghost for ghost in self.ghosts if self.now < ghost.lease_until + MODEL_POLICY.answer_timeout]
+
+    def commit(self) -> list[Action]:
+        """One transaction."""
+        changes, actions = self.owned.take()
+        self.ledger.commit(changes)
+        return actions
+
+    @rule(request_id=REQUEST_IDS, deadline=st.sampled_from([None, None, 30]))
+    def somebody_asks_for_a_job(self, request_id: str, deadline: int | None) -> None:
+        self.log.append(job(request_id, len(self.log), deadline_s=deadline))
+
+    @rule(request_id=REQUEST_IDS)
+    def somebody_cancels(self, request_id: str) -> None:
+        self.log.append(cancel(request_id, len(self.log)))
+
+    @rule()
+    def somebody_sends_junk(self) -> None:
+        self.log.append(Arrival(offset=len(self.log), key=b"a", value=b"{"))
+
+    @precondition(lambda self: self.read_at < len(self.log))
+    @rule(at_once=st.booleans())
+    def request_arrives(self, *, at_once: bool) -> None:
+        accepted = self.owned.arrive(self.log[self.read_at], self.now)
+        self.read_at += 1
+        if accepted is not None and at_once:
+            assert self.owned.grant(accepted, self.now)
+
+    @precondition(lambda self: self.log)
+    @rule(pick=PICK)
+    def request_arrives_again(self, pick: int) -> None:
+        offset = pick % len(self.log)
+        if offset < self.read_at:
+            self.owned.arrive(self.log[offset], self.now)
+
+    @rule(request_id=REQUEST_IDS)
+    def turn_is_given(self, request_id: str) -> None:
+        not_before = self.waiting.get(request_id, self.now)
+        if request_id in self.waiting and (not_before is None or not_before <= self.now):
+            del self.waiting[request_id]
+            self.owned.grant(request_id, self.now)
+
+    @rule(request_id=REQUEST_IDS)
+    def turn_is_given_twice(self, request_id: str) -> None:
+        if any(post.request_id == request_id for post in self.posts):
+            self.owned.grant(request_id, self.now)
+
+    @precondition(lambda self: self.posts)
+    @rule(pick=PICK, outcome=st.sampled_from(["created", "created", "lost", "never", "in hand", "later", "refused"]))
+    def post_ends(self, pick: int, outcome: str) -> None:
+        post = self.posts.pop(pick % len(self.posts))
+        outcome = "never" if self.now >= post.lease_until + MODEL_POLICY.answer_timeout else outcome
+        known = post.tams_request_id in self.tams.ids
+        created = self.tams.create(post.tams_request_id) if outcome in {"created", "lost"} or known else None
+        answers: dict[str, Answer] = {
+            "lost": Ambiguous(FAILURE),
+            "never": NotSent(FAILURE),
+            "in hand": InHand(),
+            "later": TryLater(FAILURE, 3 * SECOND, throttled=False),
+            "refused": created or Refused(NO),
+        }
+        answer = answers.get(outcome, created or Refused(NO))
+        self.owned.submitted(post.request_id, post.attempt, answer, self.now, 0.5)
+
+    @precondition(lambda self: self.ghosts)
+    @rule(pick=PICK)
+    def post_of_a_dead_owner_reaches_tams(self, pick: int) -> None:
+        ghost = self.ghosts.pop(pick % len(self.ghosts))
+        if self.now < ghost.lease_until + MODEL_POLICY.answer_timeout:
+            self.tams.create(ghost.tams_request_id)
+
+    @precondition(lambda self: self.tams.jobs)
+    @rule(pick=PICK, status=st.sampled_from(["WAITING", "RUNNING", "SUCCESS", "TRANSITORY_ERROR", "FATAL_ERROR"]))
+    def job_goes_on_at_tams(self, pick: int, status: str) -> None:
+        job_id = sorted(self.tams.jobs)[pick % len(self.tams.jobs)]
+        if status.endswith("ERROR"):
+            self.tams.move(job_id, "FAILED", failedInfo={"code": status, "reason": "no luck"})
+        else:
+            self.tams.move(job_id, status)
+
+    @precondition(lambda self: self.tracked)
+    @rule(pick=PICK, answered=st.booleans())
+    def job_is_looked_at(self, pick: int, *, answered: bool) -> None:
+        request_id, job_id = sorted(self.tracked.items())[pick % len(self.tracked)]
+        answer = self.tams.jobs[job_id] if answered else Ambiguous(FAILURE)
+        self.owned.looked(request_id, job_id, answer, self.now, 0.5)
+
+    @precondition(lambda self: self.cancels)
+    @rule(pick=PICK, answered=st.booleans())
+    def cancel_is_sent(self, pick: int, *, answered: bool) -> None:
+        request_id, job_id = sorted(self.cancels.items())[pick % len(self.cancels)]
+        self.tams.move(job_id, "CANCELED")
+        if answered:
+            del self.cancels[request_id]
+            self.owned.cancel_answered(request_id, job_id, Done())
+
+    @rule(seconds=st.sampled_from([1, 6, 21, 31]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds * SECOND
+        self.owned.time_passed(self.now)
+
+    @rule()
+    def commit_and_act(self) -> None:
+        for action in self.commit():
+            self.carry_out(action)
+
+    @rule(committed=st.booleans())
+    def crash(self, *, committed: bool) -> None:
+        """Before or after the commit of what has come together; what was to be done then is not done."""
+        if committed:
+            self.commit()
+        self.ghosts += self.posts
+        self.open()
+
+    @invariant()
+    def every_history_is_sound(self) -> None:
+        for history in self.ledger.histories():
+            assert [event.sequence for event in history] == list(range(1, len(history) + 1))
+            assert sum(event.type.is_terminal for event in history) <= 1
+            ended = [event.type.is_terminal for event in history]
+            after_end = history[ended.index(True) + 1 :] if any(ended) else []
+            assert {event.type for event in after_end} <= {EventType.DUPLICATE}
+
+    @invariant()
+    def every_record_is_accounted_for_once(self) -> None:
+        parked = [letter.arrival.offset for letter in self.ledger.dead_letters]
+        told = [event for event in self.ledger.events if event.type in {EventType.ACCEPTED, EventType.DUPLICATE}]
+        read = self.log[: self.ledger.position]
+        assert parked == sorted(set(parked))
+        assert len(told) == sum(b'"params"' in (arrival.value or b"") for arrival in read)
+        assert {arrival.offset for arrival in read if arrival.value == b"{"} <= set(parked)
+
+    @invariant()
+    def graphs_are_kept_for_exactly_the_live_jobs(self) -> None:
+        records = [self.ledger.record(request_id) for request_id in self.ledger.records]
+        assert {record.request_id for record in records if not record.phase.is_terminal} == set(self.ledger.params)
+
+    @override
+    def teardown(self) -> None:
+        """Drained, every accepted request has had exactly one end."""
+        for _ in range(60):
+            while self.read_at < len(self.log):
+                self.request_arrives(at_once=False)
+            self.drain_once()
+        assert not self.owned.live()
+        assert (self.ledger.position, self.posts, self.tracked, self.waiting) == (len(self.log), [], {}, {})
+        for _, lives in groupby(self.ledger.histories(), key=lambda history: history[0].request_id):
+            assert all(sum(event.type.is_terminal for event in life) == 1 for life in lives)
+        self.every_history_is_sound()
+        self.every_record_is_accounted_for_once()
+
+    def drain_once(self) -> None:
+        """Everything works for a while."""
+        self.commit_and_act()
+        for request_id in list(self.waiting):
+            self.turn_is_given(request_id)
+        self.commit_and_act()
+        while self.posts:
+            self.post_ends(0, "created")
+        self.commit_and_act()
+        for job_id in self.tams.jobs:
+            self.tams.move(job_id, "SUCCESS")
+        for request_id, job_id in list(self.cancels.items()):
+            self.owned.cancel_answered(request_id, job_id, Done())
+        self.cancels.clear()
+        for request_id, job_id in list(self.tracked.items()):
+            self.owned.looked(request_id, job_id, self.tams.jobs[job_id], self.now, 0.5)
+        self.commit_and_act()
+        self.time_passes(6)
+
+
+TestCrashingPartition = CrashingPartition.TestCase
+TestCrashingPartition.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
