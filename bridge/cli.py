@@ -136,7 +136,7 @@ def emulator(
 def topics_create(kafka: KafkaOption = None) -> None:
     """Create the topics that are absent."""
     settings = _settings(kafka)
-    created = _run(Topics(settings.kafka, settings.topics).create())
+    created = _run(_topics(settings).create())
     _answers.print("\n".join(f"created {name}" for name in created) or "nothing to create: every topic is there")
 
 
@@ -144,7 +144,7 @@ def topics_create(kafka: KafkaOption = None) -> None:
 def topics_check(kafka: KafkaOption = None) -> None:
     """Compare every topic with what the bridge needs; exits with 1 if one must be changed."""
     settings = _settings(kafka)
-    states = _run(Topics(settings.kafka, settings.topics).check())
+    states = _run(_topics(settings).check())
     for state in states:
         _answers.print(f"{state.name}: {state.problem or f'fine, {state.partitions} partitions'}", markup=False)
     raise typer.Exit(1 if any(state.problem for state in states) else 0)
@@ -225,6 +225,10 @@ def config(kafka: KafkaOption = None, as_json: JsonOption = False) -> None:
 def _print_setting(name: str, value: object, meaning: str | None) -> None:
     shown = "" if value is None else value if isinstance(value, str) else json.dumps(value)
     _answers.print(Text.assemble(f"BRIDGE_{name.upper()}={shown}", (f"   # {meaning}", "dim")))
+
+
+def _topics(settings: Settings) -> Topics:
+    return Topics(settings.kafka, settings.topics, longest_answer=settings.tams.max_answer_bytes)
 
 
 def _settings(kafka: str | None) -> Settings:

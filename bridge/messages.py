@@ -127,6 +127,20 @@ def _printable(text: str) -> str:
 
 RequestId = Annotated[str, AfterValidator(_printable)]
 
+LABELS_MAX_BYTES = 16 * 1024
+"""Longest labels, names and values together, in UTF-8 bytes: every event and record of the job carries them."""
+
+
+def _short(labels: dict[str, str]) -> dict[str, str]:
+    if sum(len(name.encode()) + len(value.encode()) for name, value in labels.items()) > LABELS_MAX_BYTES:
+        message = f"labels are at most {LABELS_MAX_BYTES} bytes together"
+        raise ValueError(message)
+    return labels
+
+
+_UNKNOWN_FIELDS_TOLD = 20
+_UNKNOWN_FIELD_SHOWN = 100
+
 
 class Webhook(BaseModel):
     """A webhook given inside a request, kept with the job for the forwarder.
@@ -156,8 +170,9 @@ class Request(BaseModel):
 
     @property
     def unknown_fields(self) -> tuple[str, ...]:
-        """Names that mean nothing to the bridge: ignored, and reported in the accepted event."""
-        return tuple(sorted(self.model_extra or ()))
+        """Names that mean nothing to the bridge: ignored, and the first of them reported in the accepted event."""
+        names = sorted(self.model_extra or ())[:_UNKNOWN_FIELDS_TOLD]
+        return tuple(name[:_UNKNOWN_FIELD_SHOWN] for name in names)
 
 
 class JobRequest(Request):
@@ -174,7 +189,7 @@ class JobRequest(Request):
 
     params: dict[str, JsonValue]
     request_id: RequestId | None = Field(default=None, validation_alias=AliasChoices("request_id", "requestId"))
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Annotated[dict[str, str], AfterValidator(_short)] = Field(default_factory=dict)
     webhook: Webhook | None = Field(default=None, strict=False)
     deadline_s: float | None = Field(
         default=None,

@@ -271,7 +271,7 @@ def _json(body: object, status: int) -> AsgiResponse:
 
 
 async def _prepare_topics(settings: Settings) -> tuple[TopicNames, dict[str, int]]:
-    topics = Topics(settings.kafka, settings.topics)
+    topics = Topics(settings.kafka, settings.topics, longest_answer=settings.tams.max_answer_bytes)
     if settings.topics.create:
         await topics.create()
     states = await topics.check()

@@ -79,7 +79,7 @@ class TamsSettings(Section):
     concurrency: int = Field(16, ge=1, le=1000, description="Most calls of a worker under way at once.")
     timeout_s: Seconds = Field(15, description="Longest time for a whole call.")
     connect_timeout_s: Seconds = Field(5, description="Longest time to connect.")
-    max_answer_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Longest answer read.")
+    max_answer_bytes: int = Field(768 * 1024, ge=1024, description="Longest answer read.")
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "TamsSettings":

@@ -91,7 +91,7 @@ class Submitter:
         self._owners.pop((number, request_id)).granted(request_id)
 
     def reserve(self) -> None:
-        """Take a call for a job whose turn it is; `decline` and `post` end it."""
+        """Take a call for a job whose turn it is; `decline` ends it, or `post` and then `settled`."""
         self._upstream.reserve()
         self.under_way += 1
 
@@ -100,15 +100,18 @@ class Submitter:
         self.under_way -= 1
         self._upstream.release()
 
+    def settled(self, answers: int) -> None:
+        """What POSTs came to has been written down and acted on: until then their jobs count as under way."""
+        if answers:
+            self.under_way -= answers
+            self._upstream.changed.set()
+
     async def post(self, owner: SubmitOwner, post: Post) -> None:
-        """Create the job at TAMS, if its lease still stands; the turn ends with this."""
+        """Create the job at TAMS, if its lease still stands; the owner calls `settled` for what it is then told."""
         if self._clock.now() >= post.lease_until:
-            self.decline()
+            self._upstream.release()
             failure = Failure(code="lease_expired", message="the submit began too late", retryable=True)
             owner.submitted(post.request_id, post.attempt, NotSent(failure))
             return
-        try:
-            answer = await self._upstream.create(post.request_id, post.tams_request_id, post.params)
-        finally:
-            self.under_way -= 1
+        answer = await self._upstream.create(post.request_id, post.tams_request_id, post.params)
         owner.submitted(post.request_id, post.attempt, answer)

@@ -103,8 +103,7 @@ class Tracker:
         answer = await self._upstream.cancel(request_id, job_id)
         if key not in self._jobs:
             return
-        if isinstance(answer, Done | Missing | Refused):
-            self._to_cancel.discard(key)
+        if isinstance(answer, Done | Missing | Refused):  # stays in `_to_cancel`: told once while tracked
             self._policy.hurry(key, now=self._clock.monotonic())
             owner.cancel_answered(request_id, job_id, answer)
         else:

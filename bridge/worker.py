@@ -85,7 +85,9 @@ class PartitionOwner:
         self._granted = 0  # turns given that lie in the inbox
         self._unused = 0  # turns taken from the inbox that have led to no POST yet
         self._posts = 0
+        self._answers = 0  # of POSTs, not yet written down and acted on
         self._closing = False
+        self._gone = False
 
     @property
     def backlog(self) -> int:
@@ -110,6 +112,10 @@ class PartitionOwner:
     def submitted(self, request_id: str, attempt: int, answer: Answer) -> None:
         """A POST has ended."""
         self._posts -= 1
+        if self._gone:
+            self._submitter.settled(1)
+            return
+        self._answers += 1
         self._put(lambda now: self._partition.submitted(request_id, attempt, answer, now, self._chance.random()))
 
     def looked(self, request_id: str, job_id: str, answer: Answer) -> None:
@@ -144,6 +150,7 @@ class PartitionOwner:
     async def _step(self) -> None:
         now = self._clock.now()
         happened, self._inbox = self._inbox, []
+        answers = self._answers
         for happening in happened:
             happening(now)
         self._partition.time_passed(now)
@@ -153,6 +160,8 @@ class PartitionOwner:
             await self._ledger.commit(changes)
             self._telemetry.committed(self.number, changes, self._clock.monotonic() - began)
         self._carry_out(actions)
+        self._answers -= answers
+        self._submitter.settled(answers)
 
     def _arrive(self, arrival: Arrival, now: datetime) -> None:
         if self._closing:
@@ -197,7 +206,8 @@ class PartitionOwner:
             self._submitter.decline()
 
     def _abandon(self) -> None:
-        self._closing = True
+        self._closing = self._gone = True
+        self._submitter.settled(self._answers)
         self._decline(self._unused + self._granted)
         self._submitter.withdraw_all(self)
         self._tracker.drop_all(self)

@@ -8,6 +8,7 @@ import base64
 import secrets
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pyreqwest.client import ClientBuilder
 from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import DetailedPyreqwestError
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError
 
 from bridge.core.answers import Call, read_answer
 from bridge.errors import CannotStart
@@ -139,11 +140,11 @@ class TamsClient:
 
     async def look(self, job_id: str) -> Answer:
         """See the port."""
-        return await self._call(Call.LOOK, "GET", f"/v1/jobs/{job_id}")
+        return await self._call(Call.LOOK, "GET", f"/v1/jobs/{quote(job_id, safe='')}")
 
     async def cancel(self, job_id: str) -> Answer:
         """See the port."""
-        return await self._call(Call.CANCEL, "DELETE", f"/v1/jobs/{job_id}")
+        return await self._call(Call.CANCEL, "DELETE", f"/v1/jobs/{quote(job_id, safe='')}")
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -157,7 +158,7 @@ class TamsClient:
                 content = await self._content(response)
             finally:
                 await response.aclose()
-        except httpx.TransportError as error:
+        except (httpx.RequestError, PyreqwestError) as error:  # garbage and half answers are no TransportErrors
             return _not_answered(error)
         except _AnswerTooLong:
             return Ambiguous(
@@ -186,12 +187,12 @@ class _AnswerTooLong(Exception):
     pass
 
 
-def _not_answered(error: httpx.TransportError) -> NotSent | Ambiguous:
+def _not_answered(error: httpx.RequestError | PyreqwestError) -> NotSent | Ambiguous:
     """Whether anything was sent; the transport's classes do not tell, its causes do.
 
     A server that closes the connection after the request surfaces as `ConnectError`, too.
     """
-    cause = error.__cause__
+    cause = error if isinstance(error, PyreqwestError) else error.__cause__
     told = cause.details["causes"] if isinstance(cause, DetailedPyreqwestError) else None
     causes = [item["message"] for item in told or ()]
     reason = causes[-1] if causes else str(error) or type(error).__name__

@@ -11,6 +11,8 @@ import msgspec
 from bridge.messages import Failure, JobView, TamsStatus
 
 _PERCENT = 100.0
+_REASON_SHOWN = 1000
+"""The whole reason stands in the document itself."""
 
 
 class UnreadableDocument(ValueError):
@@ -91,5 +93,5 @@ def _failure(info: Mapping[object, object]) -> Failure:
     code = info.get("code")
     code = code if isinstance(code, str) else "DEFAULT"
     reason = info.get("reason")
-    message = reason if isinstance(reason, str) and reason else "TAMS gave no reason"
+    message = reason[:_REASON_SHOWN] if isinstance(reason, str) and reason else "TAMS gave no reason"
     return Failure(code=code, message=message, retryable=code == "TRANSITORY_ERROR")

@@ -312,3 +312,23 @@ def test_any_damaged_request_is_read_or_refused(
     written = msgspec.json.encode({"params": {"3": {}}, **value})
 
     read_or_refuse(written[:cut] + junk + written[cut + len(junk) :], key)
+
+
+def test_labels_that_would_not_fit_into_every_event_are_refused() -> None:
+    """An event longer than its topic allows could never be committed, and would stop the partition for good."""
+    labels = {f"label-{number}": "x" * 1000 for number in range(17)}
+
+    refused = refusal(msgspec.json.encode({"params": {}, "labels": labels}))
+
+    assert refused.reason == DeadLetterReason.INVALID_REQUEST
+    assert "labels are at most" in refused.detail
+
+
+def test_only_the_first_unknown_fields_are_told() -> None:
+    """The accepted event names a slip of the pen, not a document."""
+    request = {"params": {}, **{f"{number:03}" + "x" * 200: 1 for number in range(30)}}
+
+    told = job(msgspec.json.encode(request)).request.unknown_fields
+
+    assert [name[:3] for name in told] == [f"{number:03}" for number in range(20)]
+    assert {len(name) for name in told} == {100}

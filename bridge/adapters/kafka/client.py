@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.errors import KafkaError
 
 from bridge.adapters.kafka.connection import connection_options
-from bridge.adapters.kafka.topics import TopicNames
+from bridge.adapters.kafka.topics import TopicNames, Topics
 from bridge.errors import CannotStart
 from bridge.messages import JobEvent
 from bridge.settings import Settings
@@ -118,13 +118,13 @@ class BridgeClient:
                 await asyncio.wait_for(consumer.stop(), _STOP_S)
 
     async def _assign(self, consumer: AIOKafkaConsumer, *, from_start: bool) -> None:
-        present = await consumer.topics()
+        counts = await Topics(self._settings.kafka, self._settings.topics).partition_counts()
         topics = [*self._names.results, self._names.dead_letter]
-        absent = [topic for topic in topics if topic not in present]
+        absent = [topic for topic in topics if topic not in counts]
         if absent:
             message = f"kafka: there is no topic {absent[0]}: start a worker, or run `tams-bridge topics create`"
             raise CannotStart(message)
-        consumer.assign([TopicPartition(name, p) for name in topics for p in consumer.partitions_for_topic(name)])
+        consumer.assign([TopicPartition(name, p) for name in topics for p in range(counts[name])])
         if from_start:
             await consumer.seek_to_beginning()
         else:

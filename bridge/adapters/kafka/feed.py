@@ -9,6 +9,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 from typing_extensions import override
 
+from bridge.adapters.kafka import tolerant
 from bridge.adapters.kafka.connection import connection_options, milliseconds
 from bridge.errors import CannotStart
 from bridge.ports import Arrival, Clock, RequestsReader
@@ -16,6 +17,10 @@ from bridge.settings import Settings
 
 _POLL_MS = 200
 _MAX_RECORDS = 500
+_HOLD_BACK_S = 0.02
+_FETCH_BYTES = 8 * 1024 * 1024  # of one answer; a longer record still comes, in an answer of its own
+_FETCH_PARTITION_BYTES = 1024 * 1024
+_NEVER_MS = 2**31 - 1
 _COMMIT_EVERY_S = 5.0
 _STOP_S = 5.0
 
@@ -39,7 +44,6 @@ class KafkaRequestsFeed:
         self._clock = clock
         self._begin: dict[int, int | None] = {}
         self._begun: set[int] = set()
-        self._held_back = False
         self._stopping = asyncio.Event()
         self._read: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
@@ -78,6 +82,7 @@ class KafkaRequestsFeed:
             CannotStart: no broker answered.
         """
         kafka = self._settings.kafka
+        tolerant.install()
         consumer = AIOKafkaConsumer(
             **connection_options(kafka),
             group_id=self._settings.worker.group,
@@ -89,7 +94,9 @@ class KafkaRequestsFeed:
             heartbeat_interval_ms=milliseconds(kafka.heartbeat_interval_s),
             rebalance_timeout_ms=milliseconds(kafka.rebalance_timeout_s),
             max_poll_records=_MAX_RECORDS,
-            max_partition_fetch_bytes=2 * self._settings.topics.max_message_bytes,
+            fetch_max_bytes=_FETCH_BYTES,
+            max_partition_fetch_bytes=_FETCH_PARTITION_BYTES,
+            max_poll_interval_ms=_NEVER_MS,  # requests may stay in Kafka for as long as TAMS is away
         )
         self._consumer = consumer
         consumer.subscribe([self._topic], listener=_Listener(self, consumer, reader))
@@ -111,7 +118,10 @@ class KafkaRequestsFeed:
     async def _hand_over(self, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
         while not self._stopping.is_set():
             await self._begin_partitions(consumer)
-            self._hold_back(consumer, held_back=not reader.wants_more())
+            if not reader.wants_more():
+                # Without a pause of the consumer: that would throw away what was fetched, to fetch it once more.
+                await self._clock.wait(self._stopping, _HOLD_BACK_S)
+                continue
             try:
                 batches = await consumer.getmany(timeout_ms=_POLL_MS)
             except KafkaError as error:
@@ -124,22 +134,22 @@ class KafkaRequestsFeed:
                     self._read[tp] = records[-1].offset + 1
 
     async def _begin_partitions(self, consumer: AIOKafkaConsumer) -> None:
-        for partition in list(self._begin):
+        for partition, wanted in list(self._begin.items()):
             tp = TopicPartition(self._topic, partition)
             if tp not in consumer.assignment():
                 continue
             try:
-                position = await self._clamped(consumer, tp, self._begin[partition])
+                position = await self._clamped(consumer, tp, wanted)
             except KafkaError as error:
                 _log.warning("cannot begin yet", partition=partition, error=str(error))
                 continue
-            if partition in self._begin and tp in consumer.assignment():
+            # Meanwhile its owner may have closed, or closed and opened again further on.
+            if (partition, wanted) in self._begin.items() and tp in consumer.assignment():
                 del self._begin[partition]
                 consumer.seek(tp, position)
                 self._read[tp] = position
                 self._begun.add(partition)
-                if not self._held_back:
-                    consumer.resume(tp)
+                consumer.resume(tp)
 
     async def _clamped(self, consumer: AIOKafkaConsumer, tp: TopicPartition, position: int | None) -> int:
         """The position, or the nearest one that exists: requests may have been deleted before they were read."""
@@ -159,15 +169,6 @@ class KafkaRequestsFeed:
             )
             return first
         return position
-
-    def _hold_back(self, consumer: AIOKafkaConsumer, *, held_back: bool) -> None:
-        if held_back == self._held_back:
-            return
-        self._held_back = held_back
-        if held_back:
-            self._pause(consumer, self._begun)
-        else:
-            consumer.resume(*(TopicPartition(self._topic, partition) for partition in self._begun))
 
     def _pause(self, consumer: AIOKafkaConsumer, partitions: set[int]) -> None:
         assigned = consumer.assignment()

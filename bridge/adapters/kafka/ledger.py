@@ -31,6 +31,7 @@ _POSITION_KEY = b"\x1fposition"
 _BATCH_BYTES = 512 * 1024
 _STOP_S = 3.0
 _POLL_MS = 500
+_FETCH_BYTES = 1024 * 1024  # of one answer; a longer record still comes, in an answer of its own
 
 Header = tuple[str, bytes | None]
 
@@ -122,7 +123,7 @@ class KafkaLedgers:
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
-            max_partition_fetch_bytes=2 * self._settings.topics.max_message_bytes,
+            max_partition_fetch_bytes=_FETCH_BYTES,
         )
         replay = Replay()
         try:

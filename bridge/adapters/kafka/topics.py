@@ -46,6 +46,8 @@ _PROGRESS_TYPES = frozenset(
 )
 _REPLICAS = 3
 _RECONNECT_S = 0.2
+_EVENT_ROOM = 64 * 1024
+"""An event or job record is longer than the TAMS document it carries: by labels, headers and the rest."""
 _HEADER_ROOM = 64 * 1024
 """A dead letter is longer than the record it parks by its `dlq-` headers."""
 
@@ -113,12 +115,14 @@ class Topics:
     Args:
         kafka: how to reach it.
         topics: names and shapes.
+        longest_answer: bytes of the longest answer of TAMS that is read; events and job records must hold it.
     """
 
-    def __init__(self, kafka: KafkaSettings, topics: TopicSettings) -> None:
+    def __init__(self, kafka: KafkaSettings, topics: TopicSettings, *, longest_answer: int = 0) -> None:
         self.names = TopicNames.of(topics)
         self._kafka = kafka
         self._topics = topics
+        self._longest_event = longest_answer + _EVENT_ROOM
 
     async def create(self) -> list[str]:
         """Create what is absent; safe to repeat and to run from several processes at once.
@@ -152,6 +156,16 @@ class Topics:
             TopicState(name, present.get(name, 0), self._problem(name, present, configs)) for name in self.names.all
         ]
 
+    async def partition_counts(self) -> dict[str, int]:
+        """How many partitions each of our topics has, of those that are there.
+
+        Raises:
+            CannotStart: no broker answers.
+        """
+        async with _Admin(self._kafka) as admin:
+            everything = await admin.partition_counts()
+        return {name: everything[name] for name in self.names.all if name in everything}
+
     def _new_topic(self, name: str, partitions: int, replicas: int) -> NewTopic:
         longest = self._topics.max_message_bytes
         config = {"max.message.bytes": str(longest + _HEADER_ROOM if name == self.names.dead_letter else longest)}
@@ -172,6 +186,11 @@ class Topics:
         needed = int(configs.get(self.names.requests, {}).get("max.message.bytes", "0"))
         if name in {self.names.dead_letter, self.names.jobs} and longest < needed:
             return f"takes records of {longest} bytes but {self.names.requests} of {needed}: raise max.message.bytes"
+        if name in {*self.names.results, self.names.jobs} and longest < self._longest_event:
+            return (
+                f"takes records of {longest} bytes but an event may have {self._longest_event}: "
+                "raise max.message.bytes, or lower BRIDGE_TAMS__MAX_ANSWER_BYTES"
+            )
         return None
 
 
