@@ -298,7 +298,7 @@ async def _await_ends(events: AsyncIterator[JobEvent | Parked], request_ids: lis
 
 def _print_outputs(end: JobEvent) -> None:
     for output in outputs(end):
-        _answers.print(f"{end.request_id}\t{output.url}", markup=False)
+        print(f"{end.request_id}\t{output.url}")  # noqa: T201  rich would turn the tab into spaces
 
 
 async def _cancel(settings: Settings, request_ids: list[str]) -> None:

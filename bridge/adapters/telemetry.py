@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from typing_extensions import override
 
 from bridge.messages import (
     Ambiguous,
@@ -39,6 +40,7 @@ OUTCOMES: dict[type[Answer], str] = {
 """How a call to TAMS ended, as the label `outcome`."""
 
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+_MINUTE_S = 60.0
 _COMMIT_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)
 
 _log = structlog.get_logger("worker")
@@ -81,8 +83,28 @@ def configure_logging(settings: LogSettings, *, file: Path | None = None) -> Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    for library in ("aiokafka", "faststream", "uvicorn", "asyncio"):
+    for library in ("aiokafka", "faststream", "uvicorn", "asyncio", "httpx"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    handler.addFilter(_RepeatsOf("aiokafka"))
+
+
+class _RepeatsOf(logging.Filter):
+    """Lets the same message of one library through once a minute: aiokafka repeats its troubles many times a second."""
+
+    def __init__(self, library: str) -> None:
+        super().__init__()
+        self._library = library
+        self._last: dict[tuple[str, str], float] = {}
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != self._library:
+            return True
+        key = (record.name, str(record.msg))
+        if record.created - self._last.get(key, float("-inf")) < _MINUTE_S:
+            return False
+        self._last[key] = record.created
+        return True
 
 
 class WorkerTelemetry:
