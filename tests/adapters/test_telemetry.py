@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,15 @@ from bridge.settings import LogSettings
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
+def log(tmp_path: Path) -> Iterator[Path]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
     configure_logging(LogSettings(format="json"), file=tmp_path / "log")
-    return tmp_path / "log"
+    yield tmp_path / "log"
+    for handler in root.handlers:
+        handler.close()
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 def lines(log: Path) -> list[dict[str, object]]:
