@@ -1,0 +1,1 @@
+"""What bench/pipeline.py is put together from."""
