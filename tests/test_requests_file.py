@@ -67,7 +67,7 @@ def test_a_list_and_json_lines_hold_many_requests() -> None:
 )
 def test_a_bad_file_is_refused_with_its_place(text: str, complaint: str) -> None:
     """Nothing is published of a file that is not right from beginning to end."""
-    with pytest.raises(CannotStart, match="cannot name them all") as refused:
+    with pytest.raises(CannotStart) as refused:
         read(text)
 
     assert complaint in str(refused.value)
