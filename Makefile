@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 # The lock files name every package with its version and hashes: nothing is left to resolve.
 INSTALL := $(PIP) install --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 EXTRAS := pyproject.toml --extra embedded --extra emulator
 say = @echo "==> $(1)"
 

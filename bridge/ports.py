@@ -146,6 +146,9 @@ class RequestsReader(Protocol):
     async def revoked(self) -> None:
         """The group takes all partitions back; must return within a few seconds."""
 
+    def moved(self, partition: int, position: int) -> None:
+        """The position asked for with `begin` does not exist: what arrives begins at this one."""
+
     def arrived(self, partition: int, arrivals: Sequence[Arrival]) -> None:
         """Records of one partition, in order."""
 

@@ -72,7 +72,7 @@ def _draft(item: object, given: Mapping[str, object], place: str) -> Draft:
         checked = JobRequest.model_validate_json(json.dumps(request))
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
-        message = f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        message = f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
         raise CannotStart(message) from None
     return str(checked.request_id), json.dumps(request, ensure_ascii=False).encode()
 

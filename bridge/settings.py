@@ -208,7 +208,10 @@ def read_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # sections are validated by pydantic
     except ValidationError as error:
-        problems = [f"{_variable(problem['loc'])}: {problem['msg']}" for problem in error.errors(include_input=False)]
+        problems = [
+            f"{_variable(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False)
+        ]
         message = f"settings: {'; '.join(problems)} (run `tams-bridge config` to see all settings)"
         raise CannotStart(message) from None
     except ValueError as error:

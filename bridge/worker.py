@@ -104,6 +104,10 @@ class PartitionOwner:
         for arrival in arrivals:
             self._put(partial(self._arrive, arrival))
 
+    def moved(self, position: int) -> None:
+        """The requests topic goes on at another position than the ledger's."""
+        self._put(lambda _: self._partition.move_to(position))
+
     def granted(self, request_id: str) -> None:
         """A waiting job's turn has come."""
         self._granted += 1
@@ -303,6 +307,12 @@ class Worker:
     async def revoked(self) -> None:
         """See `RequestsReader`."""
         await self._close_owners()
+
+    def moved(self, partition: int, position: int) -> None:
+        """See `RequestsReader`."""
+        owner = self._owners.get(partition)
+        if owner is not None:
+            owner.moved(position)
 
     def arrived(self, partition: int, arrivals: Sequence[Arrival]) -> None:
         """See `RequestsReader`; what comes while the partition has no owner is read again later."""

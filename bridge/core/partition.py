@@ -104,6 +104,10 @@ class Partition:
                 self._touched[record.request_id] = None
                 self._apply(record, jobs.restore(record, self._policy, now))
 
+    def move_to(self, position: int) -> None:
+        """Read on from here, even if that is further back: the topic was made anew, or lost its oldest records."""
+        self.position = position
+
     def __len__(self) -> int:
         """How many jobs are remembered, ended ones included."""
         return len(self._records)

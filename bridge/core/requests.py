@@ -111,7 +111,8 @@ def _validated(kind: type[RequestT], value: bytes) -> RequestT:
 def _unreadable(error: ValidationError) -> UnreadableRequest:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     shown = [
-        f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in problems[:_ERRORS_SHOWN]
+        f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in problems[:_ERRORS_SHOWN]
     ]
     more = len(problems) - _ERRORS_SHOWN
     detail = ("; ".join(shown) + (f"; and {more} more" if more > 0 else ""))[:_DETAIL_SHOWN]

@@ -33,6 +33,7 @@ class Reader:
     def __init__(self) -> None:
         self.partitions: set[int] = set()
         self.arrivals: dict[int, list[Arrival]] = {}
+        self.moves: list[tuple[int, int]] = []
         self.wants = True
         self.asked = 0
         self._told = asyncio.Event()
@@ -44,6 +45,9 @@ class Reader:
     async def revoked(self) -> None:
         self.partitions = set()
         self._told.set()
+
+    def moved(self, partition: int, position: int) -> None:
+        self.moves.append((partition, position))
 
     def arrived(self, partition: int, arrivals: Sequence[Arrival]) -> None:
         self.arrivals.setdefault(partition, []).extend(arrivals)
@@ -169,6 +173,7 @@ async def test_a_position_below_the_start_of_the_topic_is_clamped_to_it(topic: T
 
     feed.begin(0, 1)
     await reader.until(lambda: reader.values() == [b"2"])
+    assert reader.moves == [(0, 2)]
 
 
 async def test_a_topic_shorter_than_the_position_is_read_from_its_start(topic: Topic) -> None:
@@ -179,6 +184,7 @@ async def test_a_topic_shorter_than_the_position_is_read_from_its_start(topic: T
     feed.begin(0, 50)
 
     await reader.until(lambda: reader.values() == [b"0", b"1"])
+    assert reader.moves == [(0, 0)]
 
 
 async def test_a_position_at_the_end_waits_for_what_comes(topic: Topic) -> None:

@@ -438,6 +438,17 @@ def test_restored_jobs_go_on_where_they_were(owned: Partition, actions: list[Act
     assert restored(owned).take()[1] == actions
 
 
+def test_requests_of_a_topic_made_anew_are_not_taken_for_old_ones() -> None:
+    """The ledger's position lies behind the new topic's end: without the move, what comes would be passed over."""
+    owned = partition()
+    owned.restore([], {}, 500, NOW)
+
+    owned.move_to(0)
+
+    assert owned.arrive(job("a", offset=0), NOW) == "a"
+    assert owned.take()[0].position == 1
+
+
 def test_restored_partition_goes_on_at_its_position() -> None:
     """What was read is not read again."""
     successor = restored(with_accepted())

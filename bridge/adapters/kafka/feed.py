@@ -117,7 +117,7 @@ class KafkaRequestsFeed:
 
     async def _hand_over(self, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
         while not self._stopping.is_set():
-            await self._begin_partitions(consumer)
+            await self._begin_partitions(consumer, reader)
             if not reader.wants_more():
                 # Without a pause of the consumer: that would throw away what was fetched, to fetch it once more.
                 await self._clock.wait(self._stopping, _HOLD_BACK_S)
@@ -133,7 +133,7 @@ class KafkaRequestsFeed:
                     reader.arrived(tp.partition, [_arrival(record) for record in records])
                     self._read[tp] = records[-1].offset + 1
 
-    async def _begin_partitions(self, consumer: AIOKafkaConsumer) -> None:
+    async def _begin_partitions(self, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
         for partition, wanted in list(self._begin.items()):
             tp = TopicPartition(self._topic, partition)
             if tp not in consumer.assignment():
@@ -149,6 +149,8 @@ class KafkaRequestsFeed:
                 consumer.seek(tp, position)
                 self._read[tp] = position
                 self._begun.add(partition)
+                if wanted not in {None, position}:
+                    reader.moved(partition, position)
                 consumer.resume(tp)
 
     async def _clamped(self, consumer: AIOKafkaConsumer, tp: TopicPartition, position: int | None) -> int:
