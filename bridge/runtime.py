@@ -5,6 +5,7 @@ its ASGI side serves health and metrics. The partition owners use aiokafka direc
 """
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -271,7 +272,8 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), reuse_port=False)
     except OSError as error:
-        message = f"http: cannot listen on {host}:{port}: {error.strerror} (set BRIDGE_HTTP__PORT, 0 for none)"
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        message = f"http: cannot listen on {host}:{port}: {reason} (set BRIDGE_HTTP__PORT, 0 for none)"
         raise CannotStart(message) from None
 
 
