@@ -13,11 +13,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import Any
 
 import msgspec
 import uvicorn
-from aiokafka.errors import ProducerFenced
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.asgi.types import Scope
 from faststream.kafka import KafkaBroker
@@ -151,7 +149,6 @@ class _Shell:
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until a signal comes or the work ends; raises what ended it."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_report)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         http = self._settings.http
@@ -251,12 +248,6 @@ class _Shell:
                 f"tams: our credentials are refused ({health.problem}): check BRIDGE_TAMS__API_KEY; jobs wait meanwhile"
             ]
         return [] if health.reachable else [f"tams: not reachable ({health.problem}); jobs wait, probes go on"]
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what nobody awaited; a fenced producer leaves such a future behind, and its owner has told of it."""
-    if not isinstance(context.get("exception"), ProducerFenced):
-        loop.default_exception_handler(context)
 
 
 class _QuietServer(uvicorn.Server):

@@ -43,11 +43,16 @@ class Outbox:
 
 
 @pytest.fixture(params=["fake", "kafka"])
-async def outbox(request: pytest.FixtureRequest, topic_prefix: str) -> Outbox:
-    if request.param == "fake":
+def kafka(request: pytest.FixtureRequest) -> RunningBroker | None:
+    """The broker, for the real ledger; not an async fixture, as the broker is started by an event loop of its own."""
+    return request.getfixturevalue("broker") if request.param == "kafka" else None
+
+
+@pytest.fixture
+async def outbox(kafka: RunningBroker | None, topic_prefix: str) -> Outbox:
+    if kafka is None:
         return Outbox(FakeLedgers(), None)
-    broker: RunningBroker = request.getfixturevalue("broker")
-    settings = settings_for(broker, topic_prefix)
+    settings = settings_for(kafka, topic_prefix)
     topics = Topics(settings.kafka, settings.topics)
     await topics.create()
     counts = {state.name: state.partitions for state in await topics.check()}

@@ -178,9 +178,9 @@ class KafkaLedger:
         sent = []
         for topic, records in by_topic.items():
             partition = self._partition % self._counts[topic]
-            sent += [
-                await self._producer.send_batch(batch, topic, partition=partition) for batch in self._batches(records)
-            ]
+            for batch in self._batches(records):
+                sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+                sent[-1].add_done_callback(_heard)  # one that fails after another has failed is awaited by nobody
         for answer in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(answer, BaseException):
                 raise answer
@@ -262,7 +262,16 @@ def _kafka_errors(doing: str) -> Iterator[None]:
         raise LedgerUnavailable(message) from error
 
 
+def _heard(answer: "asyncio.Future[object]") -> None:
+    """Count an error as told, which asyncio would else report once more when it forgets the future."""
+    if not answer.cancelled():
+        answer.exception()
+
+
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Close a producer; one that hangs with the brokers gone is left behind."""
+    end_of_transaction = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001  holds what fenced us
+    if end_of_transaction is not None:
+        end_of_transaction.add_done_callback(_heard)
     with suppress(TimeoutError, KafkaError):
         await asyncio.wait_for(producer.stop(), _STOP_S)
