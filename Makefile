@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 INSTALL := $(PIP) install --no-deps --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
-EXTRAS := pyproject.toml --extra embedded --extra emulator
+EXTRAS := pyproject.toml --extra embedded --extra emulator --extra demo
 say = @echo "==> $(1)"
 
 help: ## this list
