@@ -4,7 +4,9 @@ BridgeError
 ├── CannotStart          no: the operator must change something first; the process exits with 2
 ├── UnreadableRequest    no: the record goes to the dead-letter topic with this reason
 ├── OwnershipLost        yes, elsewhere: another process owns the partition now; drop its state, write nothing
-└── LedgerUnavailable    yes: the transaction did not commit; drop the state, open the partition again
+├── LedgerUnavailable    yes: the transaction did not commit; drop the state, open the partition again
+├── NotConfirmed         yes: the broker did not answer in time; the record may have been written, or may yet be
+└── CannotUnseal         no: the operator must give the key back that it was sealed with
 """
 
 
@@ -36,3 +38,11 @@ class OwnershipLost(BridgeError):
 
 class LedgerUnavailable(BridgeError):
     """A transaction could not be committed, or the ledger not be read; what it held did not happen."""
+
+
+class NotConfirmed(BridgeError):
+    """A record that the broker did not confirm in time: whether it was written is not known."""
+
+
+class CannotUnseal(BridgeError):
+    """A secret of the registry cannot be decrypted: no key in force fits."""

@@ -101,7 +101,7 @@ class TamsStatus(StrEnum):
 
 
 class DeadLetterReason(StrEnum):
-    """Why a record of the requests topic was parked; the value of the header `dlq-reason`."""
+    """Why a record of the requests or the dispatch topic was parked; the value of the header `dlq-reason`."""
 
     EMPTY = "empty"
     TOO_LARGE = "too_large"
@@ -109,6 +109,7 @@ class DeadLetterReason(StrEnum):
     INVALID_REQUEST = "invalid_request"
     INVALID_REQUEST_ID = "invalid_request_id"
     UNKNOWN_REQUEST = "unknown_request"
+    INVALID_DISPATCH = "invalid_dispatch"
 
 
 def is_request_id(text: str) -> bool:

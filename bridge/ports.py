@@ -9,6 +9,7 @@ from random import Random
 from typing import Protocol
 
 from bridge.messages import Answer, DeadLetterReason, JobEvent, JobRecord
+from bridge.webhook_messages import Order
 
 
 class Clock(Protocol):
@@ -39,7 +40,7 @@ class Tams(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One record of the requests topic, as received.
+    """One record of an input topic, as received.
 
     Args:
         offset: its place in the partition.
@@ -70,14 +71,16 @@ class Changes:
     Args:
         records: new state by request id; None means forgotten.
         params: graphs to keep (bytes) or to drop (None), by request id.
-        events: in the order they happened.
+        events: in the order they happened, each with the job after it.
+        orders: which of the events are to be delivered to whom.
         dead_letters: records to park.
         position: offset of the next request to read, if it moved.
     """
 
     records: dict[str, JobRecord | None] = field(default_factory=dict)
     params: dict[str, bytes | None] = field(default_factory=dict)
-    events: list[tuple[JobEvent, Mapping[str, str]]] = field(default_factory=list)
+    events: list[tuple[JobEvent, JobRecord]] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     position: int | None = None
 
@@ -127,8 +130,8 @@ class Ledgers(Protocol):
         """
 
 
-class RequestsFeed(Protocol):
-    """The requests topic, as the group gives it to this process."""
+class Feed(Protocol):
+    """An input topic, as the group gives it to this process."""
 
     def begin(self, partition: int, position: int | None) -> None:
         """Start to deliver an assigned partition from this offset (None: from its start)."""
@@ -137,8 +140,8 @@ class RequestsFeed(Protocol):
         """Deliver nothing of a partition until `begin` is called again."""
 
 
-class RequestsReader(Protocol):
-    """Who reads the requests topic; called by the feed."""
+class FeedReader(Protocol):
+    """Who reads an input topic; called by the feed."""
 
     def assigned(self, partitions: Collection[int]) -> None:
         """The group gives these partitions to this process; nothing is delivered before `begin`."""
@@ -153,7 +156,7 @@ class RequestsReader(Protocol):
         """Records of one partition, in order."""
 
     def wants_more(self) -> bool:
-        """False while requests had better stay in Kafka."""
+        """False while records had better stay in Kafka."""
 
 
 class Telemetry(Protocol):
@@ -168,7 +171,7 @@ class Telemetry(Protocol):
     def committed(self, partition: int, changes: Changes, seconds: float) -> None:
         """A transaction was committed."""
 
-    def ownership(self, partition: int, state: str, detail: str = "") -> None:
+    def ownership(self, partition: int, state: str, detail: str) -> None:
         """A partition was `opened`, `closed`, `lost` to another process, or is `unavailable`."""
 
 

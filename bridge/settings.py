@@ -137,8 +137,68 @@ class WorkerSettings(Section):
     closing_time_s: Seconds = Field(6, description="How long a closing partition waits for its POSTs under way.")
 
 
+class ForwarderSettings(Section):
+    """One forwarder process."""
+
+    group: str = Field(
+        "tams-bridge.forwarder",
+        pattern=r"^[A-Za-z0-9._-]{1,150}$",
+        description="Consumer group, and first part of the transactional ids.",
+    )
+    concurrency: int = Field(1_000, ge=1, le=20_000, description="Most POSTs of a forwarder under way at once.")
+    max_pending: int = Field(
+        200_000, ge=1, description="Deliveries waiting for endpoints that work, beyond which orders stay in Kafka."
+    )
+    commit_interval_s: Seconds = Field(
+        0.1, description="Longest time an outcome waits to be written, so that a crash repeats little."
+    )
+    closing_time_s: Seconds = Field(6, description="How long a closing partition waits for its POSTs under way.")
+
+
+class WebhookSettings(Section):
+    """Webhooks: where they may lead, and how deliveries are tried again."""
+
+    encryption_keys: tuple[SecretStr, ...] = Field(
+        (),
+        description="Keys that encrypt the registry's secrets, as JSON list; the first one encrypts, all decrypt. "
+        "`tams-bridge keys encryption-key` makes one.",
+    )
+    allowed_networks: tuple[str, ...] = Field(
+        (), description='Private networks that endpoints may lead to all the same, as JSON list: `["10.1.0.0/16"]`.'
+    )
+    allowed_ports: tuple[int, ...] = Field(
+        (80, 443, 8080, 8443), description="Ports endpoints may name, outside of the allowed networks."
+    )
+    allow_http: bool = Field(
+        default=False, description="Whether endpoints outside of the allowed networks may use http."
+    )
+    ca_file: Path | None = Field(None, description="PEM file of further authorities to trust.")
+    user_agent: str = Field("tams-bridge", min_length=1, description="`user-agent` of every POST.")
+    breaker_threshold: int = Field(5, ge=1, description="Failures in a row after which only probes are sent.")
+    breaker_pause_s: Seconds = Field(5, description="Pause before the first probe; doubles.")
+    breaker_pause_limit_s: Seconds = Field(300, description="Longest pause between probes.")
+    throttle_limit_s: Seconds = Field(3_600, description="Longest `Retry-After` that is followed.")
+    warn_after_s: Seconds = Field(86_400, description="Failing for this long, an endpoint's owner is warned.")
+    disable_after_s: Seconds = Field(5 * 86_400, description="Failing for this long, an endpoint is disabled.")
+    max_pending: int = Field(
+        10_000, ge=500, description="Deliveries kept for one endpoint; further ones go to the dead-letter topic."
+    )
+    max_age_s: Seconds = Field(7 * 86_400, description="A delivery older than this is given up.")
+
+
+class ApiSettings(Section):
+    """The HTTP API, on the HTTP port."""
+
+    max_body_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="Longest request body taken.")
+    max_page: int = Field(200, ge=1, le=1000, description="Most items of one page.")
+    history: int = Field(20_000, ge=100, description="Attempts kept in memory for people to look at.")
+    jobs: int = Field(100_000, ge=100, description="Jobs kept in memory for people to look at.")
+    url: HttpUrl = Field(HttpUrl("http://127.0.0.1:8080"), description="Where the commands find the API.")
+    key: SecretStr | None = Field(None, description="API key of the commands.")
+
+
 class HttpSettings(Section):
-    """The health and metrics port."""
+    """The port of health, metrics and the API."""
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 for none.")
@@ -168,6 +228,9 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     poll: PollSettings = PollSettings()
     worker: WorkerSettings = WorkerSettings()
+    forwarder: ForwarderSettings = ForwarderSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    api: ApiSettings = ApiSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     source: str = Field(

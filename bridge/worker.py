@@ -5,24 +5,24 @@ follows in one transaction, and only then acts on it; what arrives while a commi
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import assert_never
 
 from bridge.core.budget import Turn, Turns
+from bridge.core.fanout import fan_out
 from bridge.core.jobs import JobPolicy
 from bridge.core.partition import Action, Cancel, Partition, Post, Rest, Submit, Track
-from bridge.core.schedule import BackOff
-from bridge.errors import LedgerUnavailable, OwnershipLost
+from bridge.core.registry import Registry
 from bridge.messages import Answer
-from bridge.ports import Arrival, Ledger, Ledgers, OpenLedger, RequestsFeed, Surroundings
+from bridge.ownership import Ownership, OwnershipPlan, Taken
+from bridge.ports import Arrival, Feed, Ledger, Ledgers, Surroundings
 from bridge.submitter import Submitter
 from bridge.tracker import Tracker
 from bridge.upstream import Upstream
-
-_REOPEN = BackOff(initial=timedelta(seconds=1), limit=timedelta(seconds=15))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,7 @@ class WorkerPlan:
         max_waiting: most jobs of this process that wait to be submitted.
         max_in_flight: most jobs of this process that TAMS holds.
         max_request_bytes: longest request value taken.
-        closing_time: how long an owner that must close may wait for the POSTs under way.
-        fenced_pause: how long a fenced owner leaves its partition alone; longer than the group needs to take it away.
+        ownership: how partitions are held.
     """
 
     topic: str
@@ -46,8 +45,7 @@ class WorkerPlan:
     max_waiting: int = 1_000
     max_in_flight: int = 100_000
     max_request_bytes: int = 2 * 1024 * 1024
-    closing_time: timedelta = timedelta(seconds=6)
-    fenced_pause: timedelta = timedelta(seconds=15)
+    ownership: OwnershipPlan = field(default_factory=OwnershipPlan)
 
 
 class PartitionOwner:
@@ -57,17 +55,19 @@ class PartitionOwner:
         partition: the jobs, restored.
         ledger: where changes are committed.
         submitter, tracker: who acts on them.
+        registry: who is to be told of what by webhook.
         tasks: where POSTs run.
         surroundings: time, randomness and who is told.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  everything it works with, by name
         self,
         partition: Partition,
         *,
         ledger: Ledger,
         submitter: Submitter,
         tracker: Tracker,
+        registry: Registry,
         tasks: asyncio.TaskGroup,
         surroundings: Surroundings,
     ) -> None:
@@ -76,6 +76,7 @@ class PartitionOwner:
         self._ledger = ledger
         self._submitter = submitter
         self._tracker = tracker
+        self._registry = registry
         self._tasks = tasks
         self._clock = surroundings.clock
         self._chance = surroundings.chance
@@ -160,6 +161,7 @@ class PartitionOwner:
         self._partition.time_passed(now)
         changes, actions = self._partition.take()
         if changes:
+            changes.orders = fan_out(changes.events, self._registry)
             began = self._clock.monotonic()
             await self._ledger.commit(changes)
             self._telemetry.committed(self.number, changes, self._clock.monotonic() - began)
@@ -236,6 +238,7 @@ class Worker:
         ledgers: to take partitions over.
         feed: the requests topic.
         upstream, submitter, tracker: the way to TAMS and who uses it.
+        registry: who is to be told of what by webhook.
         plan: what to do.
         surroundings: time, randomness and who is told.
     """
@@ -244,146 +247,72 @@ class Worker:
         self,
         *,
         ledgers: Ledgers,
-        feed: RequestsFeed,
+        feed: Feed,
         upstream: Upstream,
         submitter: Submitter,
         tracker: Tracker,
+        registry: Registry,
         plan: WorkerPlan,
         surroundings: Surroundings,
     ) -> None:
         self._ledgers = ledgers
-        self._feed = feed
         self._upstream = upstream
         self._submitter = submitter
         self._tracker = tracker
+        self._registry = registry
         self._plan = plan
         self._surroundings = surroundings
         self._clock = surroundings.clock
-        self._telemetry = surroundings.telemetry
-        self._tasks: asyncio.TaskGroup | None = None
-        self._owners: dict[int, PartitionOwner] = {}
-        self._owning: dict[int, asyncio.Task[None]] = {}
-        self._stopping = asyncio.Event()
         self._turns = Turns()
-
-    @property
-    def assigned_partitions(self) -> frozenset[int]:
-        """The partitions the group gave to this process."""
-        return frozenset(self._owning)
-
-    @property
-    def open_partitions(self) -> frozenset[int]:
-        """Those of them whose ledger is restored and that are being worked on."""
-        return frozenset(self._owners)
+        self.ownership = Ownership(
+            self._take_over,
+            feed=feed,
+            plan=plan.ownership,
+            clock=surroundings.clock,
+            chance=surroundings.chance,
+            tell=surroundings.telemetry.ownership,
+            wants_more=lambda backlog: len(submitter) + backlog < plan.max_waiting,
+            assigned_many=lambda count: upstream.set_share(count / plan.partitions),
+        )
 
     def live_jobs(self) -> int:
         """How many jobs of this process have not ended."""
-        return sum(owner.live for owner in self._owners.values())
+        return sum(owner.live for owner in self.ownership.owners)
 
     async def run(self) -> None:
         """Work until `stop`; an error that is not foreseen ends everything at once, with nothing half done written."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
                 tasks.create_task(self._make_calls(tasks))
-                await self._stopping.wait()
-                await self._close_owners()
+                await self.ownership.run(tasks)
                 raise _Stopped  # noqa: TRY301  the way to end a task group
         except* _Stopped:
-            self._tasks = None
+            pass
 
     def stop(self) -> None:
         """Begin nothing new; `run` returns once what is under way has been written down."""
-        self._stopping.set()
+        self.ownership.stop()
 
-    def assigned(self, partitions: Collection[int]) -> None:
-        """See `RequestsReader`."""
-        if self._tasks is None or self._stopping.is_set():
-            return
-        for number in partitions:
-            self._owning[number] = self._tasks.create_task(self._own(number, self._tasks))
-        self._upstream.set_share(len(self._owning) / self._plan.partitions)
-
-    async def revoked(self) -> None:
-        """See `RequestsReader`."""
-        await self._close_owners()
-
-    def moved(self, partition: int, position: int) -> None:
-        """See `RequestsReader`."""
-        owner = self._owners.get(partition)
-        if owner is not None:
-            owner.moved(position)
-
-    def arrived(self, partition: int, arrivals: Sequence[Arrival]) -> None:
-        """See `RequestsReader`; what comes while the partition has no owner is read again later."""
-        owner = self._owners.get(partition)
-        if owner is not None:
-            owner.arrived(arrivals)
-
-    def wants_more(self) -> bool:
-        """See `RequestsReader`."""
-        return len(self._submitter) + sum(owner.backlog for owner in self._owners.values()) < self._plan.max_waiting
-
-    async def _close_owners(self) -> None:
-        for owner in self._owners.values():
-            owner.close()
-        owning = list(self._owning.values())
-        for number, task in self._owning.items():
-            if number not in self._owners:
-                task.cancel()
-        if owning:
-            _, late = await asyncio.wait(owning, timeout=self._plan.closing_time / timedelta(seconds=1))
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        self._owning.clear()
-
-    async def _own(self, number: int, tasks: asyncio.TaskGroup) -> None:
-        """Hold a partition for as long as the group gives it to this process.
-
-        A fenced owner waits before it tries again: if it is no longer the group's choice it learns so meanwhile, and
-        two processes never fence each other in turn.
-        """
-        failures = 0
-        while True:
-            try:
-                async with self._ledgers.open(number) as opened:
-                    failures = 0
-                    return await self._work_on(number, opened, tasks)
-            except OwnershipLost as lost:
-                self._telemetry.ownership(number, "lost", str(lost))
-                pause = self._plan.fenced_pause
-            except LedgerUnavailable as error:
-                failures += 1
-                self._telemetry.ownership(number, "unavailable", str(error))
-                pause = _REOPEN.pause(failures, self._surroundings.chance.random())
-            await self._clock.wait(self._stopping, pause / timedelta(seconds=1))
-
-    async def _work_on(self, number: int, opened: OpenLedger, tasks: asyncio.TaskGroup) -> None:
-        partition = Partition(
-            topic=self._plan.topic,
-            number=number,
-            policy=self._plan.policy,
-            max_request_bytes=self._plan.max_request_bytes,
-        )
-        partition.restore(opened.records, opened.params, opened.position or 0, self._clock.now())
-        owner = PartitionOwner(
-            partition,
-            ledger=opened.ledger,
-            submitter=self._submitter,
-            tracker=self._tracker,
-            tasks=tasks,
-            surroundings=self._surroundings,
-        )
-        self._owners[number] = owner
-        self._telemetry.ownership(number, "opened", f"{len(partition)} jobs, {partition.live()} of them live")
-        self._feed.begin(number, opened.position)
-        try:
-            await owner.run()
-        finally:
-            self._feed.hold(number)
-            del self._owners[number]
-            self._telemetry.ownership(number, "closed")
+    @asynccontextmanager
+    async def _take_over(self, number: int, tasks: asyncio.TaskGroup) -> AsyncIterator[Taken[PartitionOwner]]:
+        async with self._ledgers.open(number) as opened:
+            partition = Partition(
+                topic=self._plan.topic,
+                number=number,
+                policy=self._plan.policy,
+                max_request_bytes=self._plan.max_request_bytes,
+            )
+            partition.restore(opened.records, opened.params, opened.position or 0, self._clock.now())
+            owner = PartitionOwner(
+                partition,
+                ledger=opened.ledger,
+                submitter=self._submitter,
+                tracker=self._tracker,
+                registry=self._registry,
+                tasks=tasks,
+                surroundings=self._surroundings,
+            )
+            yield Taken(owner, opened.position, f"{len(partition)} jobs, {partition.live()} of them live")
 
     async def _make_calls(self, tasks: asyncio.TaskGroup) -> None:
         while True:

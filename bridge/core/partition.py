@@ -236,8 +236,7 @@ class Partition:
         if record is before:
             return
         self._records[record.request_id] = self._changes.records[record.request_id] = record
-        headers = record.headers or {}
-        self._changes.events += [(event, headers) for event in step.events]
+        self._changes.events += [(event, record) for event in step.events]
         self._touched[record.request_id] = None
         if before is None or jobs.due(before, self._policy) != jobs.due(record, self._policy):
             self._set_timer(record)

@@ -10,7 +10,7 @@ from aiokafka.admin import RecordsToDelete
 from confluent_kafka import Producer
 
 from bridge.adapters.clock import SystemClock
-from bridge.adapters.kafka.feed import KafkaRequestsFeed
+from bridge.adapters.kafka.feed import KafkaFeed
 from bridge.ports import Arrival
 from bridge.settings import Settings
 from tests.adapters.topics import (
@@ -28,7 +28,7 @@ PATIENCE_S = 20
 
 
 class Reader:
-    """Implements `bridge.ports.RequestsReader`: writes down what it is told, and wakes whoever waits for it."""
+    """Implements `bridge.ports.FeedReader`: writes down what it is told, and wakes whoever waits for it."""
 
     def __init__(self) -> None:
         self.partitions: set[int] = set()
@@ -85,9 +85,12 @@ class Topic:
             for value in values:
                 await producer.send_and_wait(self.name, value, partition=partition)
 
-    async def read(self) -> tuple[KafkaRequestsFeed, Reader]:
+    async def read(self) -> tuple[KafkaFeed, Reader]:
         """A feed that has joined the group; it ends with the test."""
-        feed, reader = KafkaRequestsFeed(self.settings, topic=self.name, clock=SystemClock()), Reader()
+        feed, reader = (
+            KafkaFeed(self.settings, topic=self.name, group=self.settings.worker.group, clock=SystemClock()),
+            Reader(),
+        )
         running = asyncio.create_task(feed.run(reader))
 
         async def end() -> None:

@@ -73,7 +73,8 @@ def event(kind: EventType = EventType.ACCEPTED, request_id: str = "order-1", **f
 
 
 def telling(*events: JobEvent, copied: dict[str, str] | None = None) -> Changes:
-    return Changes(position=1, events=[(told, copied or {}) for told in events])
+    job = JobRecord(request_id="order-1", phase=Phase.ACCEPTED, accepted_at=NOW, headers=copied)
+    return Changes(position=1, events=[(told, job) for told in events])
 
 
 FULL_RECORD = JobRecord(
@@ -130,7 +131,7 @@ async def test_a_commit_far_larger_than_a_batch_is_one_transaction(outbox: Outbo
     params: dict[str, bytes | None] = {f"r{number}": b'{"prompt":"%s"}' % (b"x" * 100_000) for number in range(60)}
     events = [event(request_id=f"r{number}", labels={"filler": "y" * 20_000}) for number in range(60)]
 
-    await outbox.commit(Changes(params=params, events=[(told, {}) for told in events], position=60))
+    await outbox.commit(Changes(params=params, events=telling(*events).events, position=60))
 
     async with outbox.ledgers.open(0) as opened:
         assert opened.params == params
@@ -151,7 +152,7 @@ async def test_an_aborted_owner_leaves_nothing_behind(outbox: Outbox) -> None:
     """The last state before a crash in the middle of a transaction is the last one that was committed."""
     async with outbox.ledgers.open(0) as former:
         await former.ledger.commit(Changes(position=1))
-        producer = former.ledger._producer  # type: ignore[attr-defined]
+        producer = former.ledger._writer._producer  # type: ignore[attr-defined]
         await producer.begin_transaction()
         jobs = f"{outbox.settings.topics.prefix}.jobs"
         await producer.send_and_wait(jobs, b"99", key=b"\x1fposition", partition=0)

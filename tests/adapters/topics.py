@@ -27,6 +27,7 @@ def settings_for(broker: RunningBroker, prefix: str, **sections: Mapping[str, ob
         "kafka": {"bootstrap_servers": broker.bootstrap_servers, "connect_timeout_s": 10},
         "topics": {"prefix": prefix, "partitions": PARTITIONS},
         "worker": {"group": prefix},
+        "forwarder": {"group": f"{prefix}.forwarder"},
         "http": {"port": 0},
     }
     for name, section in sections.items():

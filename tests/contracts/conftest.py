@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from bridge.adapters.clock import SystemClock
+from bridge.adapters.kafka.deliveries import KafkaDispatchLedgers
 from bridge.adapters.kafka.ledger import KafkaLedgers
 from bridge.adapters.kafka.topics import Topics
 from bridge.adapters.tams import TamsClient, authorization, fast_transport
@@ -15,9 +16,12 @@ from bridge.emulator import EmulatorSettings, serve
 from bridge.messages import JobEvent
 from bridge.ports import Ledgers, Tams
 from bridge.settings import Settings, read_settings
+from bridge.webhook_messages import Attempt
+from bridge.webhook_ports import DispatchLedgers
 from tests.adapters.topics import committed, settings_for
 from tests.brokers import RunningBroker
 from tests.roles.fakes import FakeLedgers, FakeTams
+from tests.roles.forwarder_fakes import FakeDispatchLedgers
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,27 @@ class Outbox:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class DispatchOutbox:
+    """A deliveries ledger, and what strangers see of it."""
+
+    ledgers: DispatchLedgers
+    settings: Settings | None
+
+    async def attempts(self) -> list[str]:
+        """The deliveries of all attempts that were written, by partition and in order."""
+        if isinstance(self.ledgers, FakeDispatchLedgers):
+            return [attempt.delivery.id for attempt in self.ledgers.attempts]
+        assert self.settings is not None
+        found = []
+        for partition in range(self.settings.topics.partitions):
+            name = f"{self.settings.topics.prefix}.attempts"
+            for record in await committed(self.settings.kafka.bootstrap_servers, name, partition):
+                assert record.value is not None
+                found.append(msgspec.json.decode(record.value, type=Attempt).delivery.id)
+        return found
+
+
 @pytest.fixture(params=["fake", "kafka"])
 def kafka(request: pytest.FixtureRequest) -> RunningBroker | None:
     """The broker, for the real ledger; not an async fixture, as the broker is started by an event loop of its own."""
@@ -57,6 +82,17 @@ async def outbox(kafka: RunningBroker | None, topic_prefix: str) -> Outbox:
     await topics.create()
     counts = {state.name: state.partitions for state in await topics.check()}
     return Outbox(KafkaLedgers(settings, topics.names, counts), settings)
+
+
+@pytest.fixture
+async def dispatch_outbox(kafka: RunningBroker | None, topic_prefix: str) -> DispatchOutbox:
+    if kafka is None:
+        return DispatchOutbox(FakeDispatchLedgers(), None)
+    settings = settings_for(kafka, topic_prefix)
+    topics = Topics(settings.kafka, settings.topics)
+    await topics.create()
+    counts = {state.name: state.partitions for state in await topics.check()}
+    return DispatchOutbox(KafkaDispatchLedgers(settings, topics.names, counts), settings)
 
 
 @pytest.fixture(params=["fake", "emulator"])

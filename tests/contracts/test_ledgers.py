@@ -32,7 +32,7 @@ def acceptance(request_id: str, position: int) -> Changes:
     return Changes(
         records={request_id: record(request_id)},
         params={request_id: b'{"1": {}}'},
-        events=[(event(request_id), {})],
+        events=[(event(request_id), record(request_id))],
         position=position,
     )
 
@@ -100,7 +100,9 @@ async def test_a_second_owner_fences_the_first_and_nothing_of_it_becomes_visible
 
 
 async def test_events_are_published_with_the_state_and_in_order(outbox: Outbox) -> None:
-    changes = Changes(records={"a": record("a", sequence=3)}, events=[(event("a", number), {}) for number in (1, 2, 3)])
+    changes = Changes(
+        records={"a": record("a", sequence=3)}, events=[(event("a", number), record("a")) for number in (1, 2, 3)]
+    )
     async with outbox.ledgers.open(0) as opened:
         await opened.ledger.commit(changes)
 

@@ -108,7 +108,7 @@ def test_events_carry_the_headers_of_the_request() -> None:
 
     owned.arrive(Arrival(offset=0, key=b"a", value=b'{"params": {}}', headers=(("traceparent", b"00-1"),)), NOW)
 
-    assert [headers for _, headers in owned.take()[0].events] == [{"traceparent": "00-1"}]
+    assert [record.headers for _, record in owned.take()[0].events] == [{"traceparent": "00-1"}]
 
 
 def test_record_that_was_read_before_is_passed_over() -> None:

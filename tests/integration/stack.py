@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from bridge.adapters.clock import SystemClock
 from bridge.adapters.kafka.topics import Topics
 from bridge.emulator import EmulatorSettings, serve
 from bridge.messages import JobEvent
-from bridge.runtime import WorkerParts, _Shell, build_worker
+from bridge.runtime import RoleName, build_process
 from bridge.settings import Settings, read_settings
+from bridge.shell import Process, Shell
 from tests.adapters.topics import Headers, Record
 
 KEY = "integration-key-5f1c"
@@ -72,6 +73,7 @@ def quick_settings(servers: str, prefix: str, tams_url: str, **sections: Mapping
     given["topics"]["prefix"] = prefix
     given["tams"]["base_url"] = tams_url
     given["worker"] = {"group": f"{prefix}.worker"}
+    given["forwarder"] = {"group": f"{prefix}.forwarder"}
     for name, section in sections.items():
         given[name] = {**given.get(name, {}), **section}
     return read_settings(**given)
@@ -239,8 +241,8 @@ async def bystander(settings: Settings) -> AsyncIterator[Bystander]:
 class WorkerHere:
     """A worker in this process."""
 
-    shell: _Shell
-    parts: WorkerParts
+    shell: Shell
+    process: Process
     running: asyncio.Task[None]
 
     async def stop(self) -> None:
@@ -250,25 +252,24 @@ class WorkerHere:
 
 
 @asynccontextmanager
-async def worker_here(settings: Settings) -> AsyncIterator[WorkerHere]:
-    """A worker in this process, stopped at the end if it was not before."""
-    parts = await build_worker(settings)
-    shell = _Shell(settings, parts)
-    running = asyncio.create_task(shell.run(lambda: None))
-    worker = WorkerHere(shell, parts, running)
-    try:
-        yield worker
-    finally:
-        if not running.done():
-            await worker.stop()
-        await parts.tams.aclose()
-    if running.done():
+async def worker_here(settings: Settings, *roles: RoleName) -> AsyncIterator[WorkerHere]:
+    """A worker, or other roles, in this process, stopped at the end if it was not before."""
+    async with AsyncExitStack() as stack:
+        process = await build_process(settings, roles or ("worker",), stack)
+        shell = Shell(settings, process)
+        running = asyncio.create_task(shell.run(lambda: None))
+        worker = WorkerHere(shell, process, running)
+        try:
+            yield worker
+        finally:
+            if not running.done():
+                await worker.stop()
         await running
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerProcess:
-    """The command `tams-bridge worker`."""
+    """The command `tams-bridge worker`, or that of another role."""
 
     process: asyncio.subprocess.Process
     log: Path
@@ -297,6 +298,11 @@ class WorkerProcess:
             return 0, {}
         return answer.status_code, answer.json()
 
+    async def metrics(self) -> str:
+        """What `/metrics` says."""
+        async with httpx.AsyncClient(timeout=5) as client:
+            return (await client.get(f"http://127.0.0.1:{self.http_port}/metrics")).text
+
     async def until_health(self, enough: Callable[[int, dict[str, Any]], bool], *, seconds: float = 20) -> None:
         """Wait until health says so."""
         async with asyncio.timeout(seconds):
@@ -310,27 +316,31 @@ def as_environment(settings: Settings) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     shown = settings.model_dump(mode="json", exclude_unset=True)
     shown["tams"]["api_key"] = settings.tams.api_key.get_secret_value() if settings.tams.api_key else ""
+    if settings.webhooks.encryption_keys:
+        shown["webhooks"]["encryption_keys"] = [key.get_secret_value() for key in settings.webhooks.encryption_keys]
     for section, fields in shown.items():
         for name, value in fields.items() if isinstance(fields, dict) else ():
             if value is not None:
-                written = json.dumps(value) if isinstance(value, dict) else str(value)
+                written = json.dumps(value) if isinstance(value, dict | list) else str(value)
                 environment[f"BRIDGE_{section.upper()}__{name.upper()}"] = written
     return environment
 
 
 @asynccontextmanager
-async def worker_process(settings: Settings, directory: Path, *, name: str = "worker") -> AsyncIterator[WorkerProcess]:
+async def worker_process(
+    settings: Settings, directory: Path, *, name: str = "worker", role: RoleName = "worker"
+) -> AsyncIterator[WorkerProcess]:
     """The command, killed at the end if it still runs; its output is in a file."""
     port = free_ports(1)[0]
     log = directory / f"{name}.log"
     environment = {**as_environment(settings), "BRIDGE_HTTP__PORT": str(port), "BRIDGE_LOG__LEVEL": "debug"}
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, "worker", env=environment, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL
+            *COMMAND, role, env=environment, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL
         )
     worker = WorkerProcess(process, log, port)
     try:
-        await worker.until_health(lambda status, body: status != 0 and body["partitions"]["open"] > 0, seconds=40)
+        await worker.until_health(lambda status, body: status != 0 and body[role]["partitions"]["open"] > 0, seconds=40)
         yield worker
     finally:
         if process.returncode is None:

@@ -3,12 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bridge.adapters.brokers import apache_broker, apache_obstacle
 from bridge.adapters.clock import SystemClock
 from tests.integration.conftest import Stage, stage_on
-from tests.integration.stack import KEY, worker_here, worker_process
+from tests.integration.stack import KEY, WorkerHere, worker_here, worker_process
+
+
+def tracked(worker: WorkerHere) -> int:
+    """How many jobs TAMS holds for it."""
+    jobs = msgspec.convert(worker.process.state()["worker"], type=dict[str, dict[str, int]])["jobs"]
+    return jobs["tracked"]
 
 
 async def until(stage: Stage, enough: int) -> None:
@@ -46,7 +53,7 @@ async def test_while_tams_is_down_jobs_wait_and_no_event_is_doubled_or_lost(stag
         await stage.emulator.stop()
         for number in range(5):
             await stage.user.request(f"r{number}")
-        await stage.user.until(lambda: not worker.parts.upstream.health().reachable)
+        await stage.user.until(lambda: any("not reachable" in problem for problem in worker.process.problems()))
 
         await stage.emulator.start()
         await stage.user.ended(*(f"r{number}" for number in range(5)))
@@ -80,17 +87,17 @@ async def test_sigterm_ends_the_worker_in_time_with_everything_in_the_ledger(sta
 
 async def test_two_workers_share_the_partitions_and_one_takes_over_from_the_other(stage: Stage, tmp_path: Path) -> None:
     async with worker_process(stage.settings, tmp_path, name="first") as first:
-        await first.until_health(lambda _, body: body["partitions"]["open"] == 2)
+        await first.until_health(lambda _, body: body["worker"]["partitions"]["open"] == 2)
         for number in range(8):
             await stage.user.request(f"r{number}", run_s=60)
         async with worker_process(stage.settings, tmp_path, name="second") as second:
-            await first.until_health(lambda _, body: body["partitions"]["open"] == 1)
+            await first.until_health(lambda _, body: body["worker"]["partitions"]["open"] == 1)
             for number in range(8, 12):
                 await stage.user.request(f"r{number}")
             await stage.user.ended("r8", "r9", "r10", "r11")
 
             assert await first.terminate() == 0
-            await second.until_health(lambda _, body: body["partitions"]["open"] == 2)
+            await second.until_health(lambda _, body: body["worker"]["partitions"]["open"] == 2)
             await stage.user.ended(*(f"r{number}" for number in range(8)))
             assert await second.terminate() == 0
 
@@ -113,7 +120,7 @@ async def test_requests_stay_in_kafka_while_many_wait_and_all_are_done_in_the_en
 
         def done() -> bool:
             nonlocal most
-            most = max(most, len(worker.parts.tracker))
+            most = max(most, tracked(worker))
             return all(stage.user.end(name) for name in names)
 
         await stage.user.until(done)

@@ -13,7 +13,7 @@ from bridge.adapters.brokers import free_ports
 from bridge.adapters.clock import SystemClock
 from bridge.emulator import EmulatorSettings, serve
 from bridge.errors import CannotStart
-from bridge.runtime import run_worker
+from bridge.runtime import run_roles
 from bridge.settings import Settings
 from tests.brokers import RunningBroker
 from tests.integration.stack import quick_settings
@@ -42,7 +42,7 @@ async def ready(http: httpx.AsyncClient, url: str, settings: Settings) -> httpx.
         while True:
             try:
                 answer = await http.get(f"{url}/health/ready")
-                if answer.json()["partitions"]["open"] == settings.topics.partitions:
+                if answer.json()["worker"]["partitions"]["open"] == settings.topics.partitions:
                     return answer
             except httpx.TransportError:
                 await SystemClock().wait(asyncio.Event(), 0.05)
@@ -54,7 +54,7 @@ async def test_a_worker_serves_health_and_metrics_until_sigterm(broker: RunningB
     url = f"http://127.0.0.1:{port}"
     async with serving() as tams_url, httpx.AsyncClient(trust_env=False) as http:
         settings = settings_of(broker, topic_prefix, tams_url, port)
-        worker = asyncio.create_task(run_worker(settings))
+        worker = asyncio.create_task(run_roles(settings, {"worker"}))
         told = await ready(http, url, settings)
         live, metrics = await http.get(f"{url}/health/live"), await http.get(f"{url}/metrics")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -63,7 +63,7 @@ async def test_a_worker_serves_health_and_metrics_until_sigterm(broker: RunningB
 
     assert live.json() == {"status": "ok"}
     assert (told.status_code, told.json()["problems"]) == (200, [])
-    assert told.json()["jobs"] == {"live": 0, "waiting": 0, "tracked": 0}
+    assert told.json()["worker"]["jobs"] == {"live": 0, "waiting": 0, "tracked": 0}
     for name in ("jobs_live", "jobs_waiting", "jobs_tracked", "requests_lag", "tams_reachable", "tams_authorized"):
         assert f"\ntams_bridge_{name} " in metrics.text
 
@@ -77,4 +77,4 @@ async def test_a_port_that_is_taken_is_named(broker: RunningBroker, topic_prefix
         with pytest.raises(
             CannotStart, match=rf"cannot listen on 127.0.0.1:{port}: Address already in use \(set BRIDGE_HTTP__PORT"
         ):
-            await run_worker(settings_of(broker, topic_prefix, tams_url, port))
+            await run_roles(settings_of(broker, topic_prefix, tams_url, port), {"worker"})

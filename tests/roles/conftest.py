@@ -12,7 +12,9 @@ from bridge.core.breaker import Breaker
 from bridge.core.budget import RateBudget
 from bridge.core.jobs import JobPolicy
 from bridge.core.polling import FairTurns
+from bridge.core.registry import Registry
 from bridge.core.schedule import BackOff
+from bridge.ownership import OwnershipPlan
 from bridge.ports import Surroundings
 from bridge.submitter import Submitter
 from bridge.tracker import Tracker
@@ -33,6 +35,7 @@ class World:
     upstream: Upstream
     submitter: Submitter
     tracker: Tracker
+    registry: Registry
     worker: Worker
     working: asyncio.Task[None]
 
@@ -68,6 +71,7 @@ class Options:
     policy: JobPolicy = field(default_factory=JobPolicy)
     ledgers: FakeLedgers = field(default_factory=FakeLedgers)
     feed: FakeFeed = field(default_factory=FakeFeed)
+    registry: Registry = field(default_factory=Registry)
 
 
 MakeWorld = Callable[[Options], Awaitable[World]]
@@ -112,15 +116,15 @@ async def _world(options: Options) -> AsyncIterator[World]:
             partitions=options.of_partitions or options.partitions,
             policy=options.policy,
             max_waiting=options.max_waiting,
-            closing_time=timedelta(seconds=6),
-            fenced_pause=timedelta(seconds=15),
+            ownership=OwnershipPlan(closing_time=timedelta(seconds=6), fenced_pause=timedelta(seconds=15)),
         ),
+        registry=options.registry,
         surroundings=surroundings,
     )
-    options.feed.reader = worker
+    options.feed.reader = worker.ownership
     working = asyncio.create_task(worker.run())
     await settle()
-    worker.assigned(range(options.partitions))
+    worker.ownership.assigned(range(options.partitions))
     await settle()
     world = World(
         clock=clock,
@@ -131,6 +135,7 @@ async def _world(options: Options) -> AsyncIterator[World]:
         upstream=upstream,
         submitter=submitter,
         tracker=tracker,
+        registry=options.registry,
         worker=worker,
         working=working,
     )

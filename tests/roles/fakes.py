@@ -18,7 +18,7 @@ from typing_extensions import override
 from bridge.core.documents import read_job
 from bridge.errors import OwnershipLost
 from bridge.messages import Answer, Done, Failure, JobEvent, JobRecord, Missing, Seen
-from bridge.ports import Arrival, Changes, OpenLedger, RequestsReader
+from bridge.ports import Arrival, Changes, FeedReader, OpenLedger
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MONOTONIC_START = 1000.0
@@ -192,10 +192,10 @@ def _keep(shelf: dict[str, bytes], changes: Mapping[str, bytes | None]) -> None:
 
 
 class FakeFeed:
-    """Implements `bridge.ports.RequestsFeed` over lists of records; `reader` is told by `deliver`."""
+    """Implements `bridge.ports.Feed` over lists of records; `reader` is told by `deliver`."""
 
     def __init__(self) -> None:
-        self.reader: RequestsReader | None = None
+        self.reader: FeedReader | None = None
         self.begun: dict[int, int] = {}
         self.begins: list[tuple[int, int | None]] = []
         self._topic: dict[int, list[Arrival]] = {}
@@ -344,6 +344,6 @@ class Listened:
         assert seconds >= 0
         self.commits += 1
 
-    def ownership(self, partition: int, state: str, detail: str = "") -> None:
+    def ownership(self, partition: int, state: str, detail: str) -> None:
         del detail
         self.ownerships.append((partition, state))

@@ -9,6 +9,7 @@ import pytest
 from bridge.core.jobs import JobPolicy
 from bridge.errors import LedgerUnavailable, OwnershipLost
 from bridge.messages import Ambiguous, Answer, Failure, NotSent, Phase, Refused, TryLater, Unauthorized
+from bridge.ownership import OwnershipPlan
 from tests.roles.conftest import MakeWorld, Options, World
 from tests.roles.fakes import FakeLedgers, seen, settle
 
@@ -117,11 +118,11 @@ async def test_a_lost_ledger_is_opened_again_and_its_jobs_go_on(make_world: Make
     world.ledgers.errors.append(LedgerUnavailable("the outcome is unknown"))
     world.tams.end("job-1", "SUCCESS")
     await world.clock.advance(1.0)
-    assert world.worker.open_partitions == frozenset()
+    assert world.worker.ownership.open_partitions == frozenset()
 
     await world.clock.advance(5.0)
 
-    assert world.worker.open_partitions == {0}
+    assert world.worker.ownership.open_partitions == {0}
     assert world.ledgers.types("a") == ["accepted", "submitted", "success"]
     assert [state for _, state in world.told.ownerships] == ["opened", "closed", "unavailable", "opened"]
 
@@ -138,7 +139,7 @@ async def test_a_ledger_that_does_not_open_is_tried_again_ever_more_slowly(make_
     await world.clock.advance(0.8)
     assert len(ledgers.opened) == 2
     await world.clock.advance(30.0)
-    assert world.worker.open_partitions == {0}
+    assert world.worker.ownership.open_partitions == {0}
 
 
 async def test_a_fenced_owner_leaves_its_partition_alone_for_a_while(make_world: MakeWorld) -> None:
@@ -163,11 +164,11 @@ async def test_a_partition_taken_away_is_closed_and_its_looks_end(make_world: Ma
     world = await make_world(Options())
     await world.request("a")
 
-    await world.worker.revoked()
+    await world.worker.ownership.revoked()
     looks = len(world.tams.of("look"))
     await world.clock.advance(10.0)
 
-    assert world.worker.assigned_partitions == frozenset()
+    assert world.worker.ownership.assigned_partitions == frozenset()
     assert len(world.tams.of("look")) == looks
     assert world.feed.begun == {}
 
@@ -175,10 +176,10 @@ async def test_a_partition_taken_away_is_closed_and_its_looks_end(make_world: Ma
 async def test_a_partition_given_back_goes_on_where_it_stopped(make_world: MakeWorld) -> None:
     world = await make_world(Options())
     await world.request("a")
-    await world.worker.revoked()
+    await world.worker.ownership.revoked()
     world.feed.publish({"request_id": "b", "params": {"1": {}}}, key="b")
 
-    world.worker.assigned([0])
+    world.worker.ownership.assigned([0])
     await settle()
     world.tams.end_all()
     await world.clock.advance(2.0)
@@ -194,7 +195,7 @@ async def test_a_partition_that_is_still_opening_when_taken_away_never_opens(mak
     ledgers.open_errors.append(LedgerUnavailable("slow"))
     world = await make_world(Options(ledgers=ledgers))
 
-    await world.worker.revoked()
+    await world.worker.ownership.revoked()
     await world.clock.advance(60.0)
 
     assert ledgers.opened == [0]
@@ -206,7 +207,7 @@ async def test_requests_stay_in_kafka_while_too_many_wait(make_world: MakeWorld)
     for number in range(10):
         world.feed.publish({"request_id": f"r{number}", "params": {"1": {}}}, key=f"r{number}")
         await settle()
-    assert not world.worker.wants_more()
+    assert not world.worker.ownership.wants_more()
     assert world.feed.begun[0] < 10
 
     world.tams.gates["create"].set()
@@ -539,9 +540,7 @@ async def test_a_post_that_takes_too_long_does_not_keep_a_worker_from_closing(ma
     world = await make_world(Options())
     world.tams.gates["create"].clear()
     await world.request("a")
-    world.worker._plan = world.worker._plan.__class__(
-        topic="t.requests", partitions=1, policy=JobPolicy(), closing_time=timedelta(0)
-    )
+    world.worker.ownership._plan = OwnershipPlan(closing_time=timedelta(0))
 
     world.worker.stop()
     await asyncio.wait_for(world.working, 5)
@@ -646,9 +645,9 @@ async def test_an_unforeseen_error_ends_the_worker_loudly_with_nothing_half_done
 
 async def test_records_of_a_partition_that_is_not_open_are_left_alone(make_world: MakeWorld) -> None:
     world = await make_world(Options())
-    await world.worker.revoked()
+    await world.worker.ownership.revoked()
 
-    world.worker.arrived(0, [])
+    world.worker.ownership.arrived(0, [])
     await world.request("a")
 
     assert world.ledgers.commits == []
@@ -658,9 +657,9 @@ async def test_a_stopped_worker_takes_no_partitions(make_world: MakeWorld) -> No
     world = await make_world(Options())
     await world.stop()
 
-    world.worker.assigned([0])
+    world.worker.ownership.assigned([0])
 
-    assert world.worker.assigned_partitions == frozenset()
+    assert world.worker.ownership.assigned_partitions == frozenset()
 
 
 async def test_live_jobs_are_those_that_have_not_ended(make_world: MakeWorld) -> None:
@@ -680,7 +679,7 @@ async def test_a_late_look_at_a_job_that_has_ended_changes_nothing(make_world: M
     await world.request("a")
     world.tams.gates["look"].clear()
     await world.clock.advance(1.0)
-    owner = world.worker._owners[0]
+    owner = next(iter(world.worker.ownership.owners))
     owner.looked("a", "job-1", seen("job-1", "SUCCESS"))
     await settle()
 
@@ -707,8 +706,8 @@ async def make_trouble(world: World, chance: Random, request_id: str, partition:
     if chance.random() < 0.15:
         await world.cancel(request_id, partition=partition)
     if chance.random() < 0.1:
-        await world.worker.revoked()
-        world.worker.assigned(range(2))
+        await world.worker.ownership.revoked()
+        world.worker.ownership.assigned(range(2))
     if chance.random() < 0.5:
         await world.clock.advance(chance.random() * 3)
 

@@ -1,4 +1,4 @@
-"""The requests topic as the consumer group hands it to this process."""
+"""An input topic as the consumer group hands it to this process."""
 
 import asyncio
 from contextlib import suppress
@@ -12,7 +12,7 @@ from typing_extensions import override
 from bridge.adapters.kafka import tolerant
 from bridge.adapters.kafka.connection import connection_options, milliseconds
 from bridge.errors import CannotStart
-from bridge.ports import Arrival, Clock, RequestsReader
+from bridge.ports import Arrival, Clock, FeedReader
 from bridge.settings import Settings
 
 _POLL_MS = 200
@@ -27,20 +27,22 @@ _STOP_S = 5.0
 _log = structlog.get_logger("feed")
 
 
-class KafkaRequestsFeed:
-    """Implements `bridge.ports.RequestsFeed`.
+class KafkaFeed:
+    """Implements `bridge.ports.Feed`.
 
     One task reads, seeks, pauses and hands over, so that a record fetched before a seek never follows it.
 
     Args:
-        settings: brokers, group and time-outs.
-        topic: the requests topic.
+        settings: brokers and time-outs.
+        topic: which.
+        group: the consumer group.
         clock: for the pace of advisory commits and for health.
     """
 
-    def __init__(self, settings: Settings, *, topic: str, clock: Clock) -> None:
+    def __init__(self, settings: Settings, *, topic: str, group: str, clock: Clock) -> None:
         self._settings = settings
         self._topic = topic
+        self._group = group
         self._clock = clock
         self._begin: dict[int, int | None] = {}
         self._begun: set[int] = set()
@@ -75,7 +77,7 @@ class KafkaRequestsFeed:
             if tp.partition in self._begun and (highwater := consumer.highwater(tp)) is not None
         }
 
-    async def run(self, reader: RequestsReader) -> None:
+    async def run(self, reader: FeedReader) -> None:
         """Join the group and hand over what arrives until stopped.
 
         Raises:
@@ -85,7 +87,7 @@ class KafkaRequestsFeed:
         tolerant.install()
         consumer = AIOKafkaConsumer(
             **connection_options(kafka),
-            group_id=self._settings.worker.group,
+            group_id=self._group,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -115,7 +117,7 @@ class KafkaRequestsFeed:
             with suppress(TimeoutError, KafkaError):
                 await asyncio.wait_for(consumer.stop(), _STOP_S)
 
-    async def _hand_over(self, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
+    async def _hand_over(self, consumer: AIOKafkaConsumer, reader: FeedReader) -> None:
         while not self._stopping.is_set():
             await self._begin_partitions(consumer, reader)
             if not reader.wants_more():
@@ -133,7 +135,7 @@ class KafkaRequestsFeed:
                     reader.arrived(tp.partition, [_arrival(record) for record in records])
                     self._read[tp] = records[-1].offset + 1
 
-    async def _begin_partitions(self, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
+    async def _begin_partitions(self, consumer: AIOKafkaConsumer, reader: FeedReader) -> None:
         for partition, wanted in list(self._begin.items()):
             tp = TopicPartition(self._topic, partition)
             if tp not in consumer.assignment():
@@ -200,7 +202,7 @@ class KafkaRequestsFeed:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    def __init__(self, feed: KafkaRequestsFeed, consumer: AIOKafkaConsumer, reader: RequestsReader) -> None:
+    def __init__(self, feed: KafkaFeed, consumer: AIOKafkaConsumer, reader: FeedReader) -> None:
         self._feed = feed
         self._consumer = consumer
         self._reader = reader

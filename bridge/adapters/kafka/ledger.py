@@ -9,31 +9,24 @@ Records of `<prefix>.jobs`, by key:
 US is the control character 0x1f, which no request id can hold. Why the order of steps: stack.md, "transactions".
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
-from aiokafka.producer.message_accumulator import BatchBuilder
 
-from bridge.adapters.kafka.connection import connection_options, milliseconds
+from bridge.adapters.kafka.connection import milliseconds
 from bridge.adapters.kafka.topics import TopicNames
-from bridge.errors import LedgerUnavailable, OwnershipLost
+from bridge.adapters.kafka.transactions import Record, TransactionalWriter, fenced_writer, replayed
+from bridge.core.fanout import partition_of
+from bridge.errors import LedgerUnavailable
 from bridge.messages import JobEvent, JobRecord
 from bridge.ports import Changes, DeadLetter, OpenLedger
 from bridge.settings import Settings
+from bridge.webhook_messages import Order
 
 _PARAMS_SUFFIX = b"\x1fparams"
 _POSITION_KEY = b"\x1fposition"
-_BATCH_BYTES = 512 * 1024
-_STOP_S = 3.0
-_POLL_MS = 500
-_FETCH_BYTES = 1024 * 1024  # of one answer; a longer record still comes, in an answer of its own
-
-Header = tuple[str, bytes | None]
 
 
 @dataclass(slots=True)
@@ -91,53 +84,18 @@ class KafkaLedgers:
 
     @asynccontextmanager
     async def _open(self, partition: int) -> AsyncIterator[OpenLedger]:
-        kafka = self._settings.kafka
-        producer = AIOKafkaProducer(
-            **connection_options(kafka),
-            transactional_id=f"{self._settings.worker.group}.{self._names.requests}.{partition}",
-            transaction_timeout_ms=milliseconds(kafka.transaction_timeout_s),
-            acks="all",
-            max_batch_size=_BATCH_BYTES,
-            max_request_size=2 * self._settings.topics.max_message_bytes,
-        )
-        try:
-            with _kafka_errors("open"):
-                async with asyncio.timeout(kafka.transaction_timeout_s):
-                    await producer.start()
-                replay = await self._replay(partition)
+        transactional_id = f"{self._settings.worker.group}.{self._names.requests}.{partition}"
+        async with fenced_writer(self._settings, transactional_id) as writer:
+            replay = Replay()
+            async for record in replayed(self._settings, self._names.jobs, partition):
+                replay.add(record.key or b"", record.value)
             records, params = replay.decoded()
             yield OpenLedger(
-                ledger=KafkaLedger(producer, self._settings, self._names, self._counts, partition),
+                ledger=KafkaLedger(writer, self._settings, self._names, self._counts, partition),
                 records=records,
                 params=params,
                 position=replay.position,
             )
-        finally:
-            await _stop(producer)
-
-    async def _replay(self, partition: int) -> Replay:
-        """Read the whole partition up to the end as it is now that the former owner is fenced."""
-        tp = TopicPartition(self._names.jobs, partition)
-        consumer = AIOKafkaConsumer(
-            **connection_options(self._settings.kafka),
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=_FETCH_BYTES,
-        )
-        replay = Replay()
-        try:
-            await consumer.start()
-            consumer.assign([tp])
-            end = (await consumer.end_offsets([tp]))[tp]
-            while await consumer.position(tp) < end:
-                batches = await consumer.getmany(tp, timeout_ms=_POLL_MS)
-                for record in batches.get(tp, ()):
-                    replay.add(record.key, record.value)
-        finally:
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
-        return replay
 
 
 class KafkaLedger:
@@ -145,56 +103,40 @@ class KafkaLedger:
 
     def __init__(
         self,
-        producer: AIOKafkaProducer,
+        writer: TransactionalWriter,
         settings: Settings,
         names: TopicNames,
         counts: dict[str, int],
         partition: int,
     ) -> None:
-        self._producer = producer
+        self._writer = writer
         self._names = names
         self._counts = counts
         self._partition = partition
         self._source = settings.source.encode()
-        self._timeout = settings.kafka.transaction_timeout_s
-        self._encoder = msgspec.json.Encoder()
+        self._encode = msgspec.json.Encoder().encode
 
     async def commit(self, changes: Changes) -> None:
         """See the port."""
-        with _kafka_errors("commit"):
-            async with asyncio.timeout(self._timeout):
-                await self._producer.begin_transaction()
-                await self._write(changes)
-                await self._producer.commit_transaction()
+        await self._writer.commit(self._records(changes))
 
-    async def _write(self, changes: Changes) -> None:
-        """Send everything and wait for every answer: a commit alone does not tell of a failed batch."""
-        by_topic: dict[str, list[_Record]] = {self._names.jobs: list(self._state(changes))}
-        for event, headers in changes.events:
-            by_topic.setdefault(self._names.events[event.type], []).append(self._event(event, headers))
-        if changes.dead_letters:
-            parked = [self._parked(letter) for letter in changes.dead_letters]
-            by_topic.setdefault(self._names.dead_letter, []).extend(parked)
-        sent = []
-        for topic, records in by_topic.items():
-            partition = self._partition % self._counts[topic]
-            for batch in self._batches(records):
-                sent.append(await self._producer.send_batch(batch, topic, partition=partition))
-                sent[-1].add_done_callback(_heard)  # one that fails after another has failed is awaited by nobody
-        for answer in await asyncio.gather(*sent, return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
+    def _records(self, changes: Changes) -> Iterable[Record]:
+        yield from self._state(changes)
+        yield from (self._event(event, record.headers or {}) for event, record in changes.events)
+        yield from (self._order(order) for order in changes.orders)
+        yield from (self._parked(letter) for letter in changes.dead_letters)
 
-    def _state(self, changes: Changes) -> Iterable["_Record"]:
-        encode = self._encoder.encode
+    def _state(self, changes: Changes) -> Iterable[Record]:
+        topic, partition = self._names.jobs, self._partition
         for request_id, record in changes.records.items():
-            yield _Record(request_id.encode(), None if record is None else encode(record))
+            value = None if record is None else self._encode(record)
+            yield Record(topic, partition, request_id.encode(), value)
         for request_id, params in changes.params.items():
-            yield _Record(request_id.encode() + _PARAMS_SUFFIX, params)
+            yield Record(topic, partition, request_id.encode() + _PARAMS_SUFFIX, params)
         if changes.position is not None:
-            yield _Record(_POSITION_KEY, str(changes.position).encode())
+            yield Record(topic, partition, _POSITION_KEY, str(changes.position).encode())
 
-    def _event(self, event: JobEvent, copied: Mapping[str, str]) -> "_Record":
+    def _event(self, event: JobEvent, copied: Mapping[str, str]) -> Record:
         """CloudEvents 1.0, Kafka protocol binding, binary mode; `sequence` is the extension of that name."""
         headers = [
             ("ce_specversion", b"1.0"),
@@ -207,71 +149,32 @@ class KafkaLedger:
             ("content-type", b"application/json"),
             *((name, value.encode()) for name, value in copied.items()),
         ]
-        timestamp = milliseconds(event.time.timestamp())
-        return _Record(event.request_id.encode(), self._encoder.encode(event), headers, timestamp)
+        topic, timestamp = self._names.events[event.type], milliseconds(event.time.timestamp())
+        return Record(topic, self._place(topic), event.request_id.encode(), self._encode(event), headers, timestamp)
 
-    def _parked(self, letter: DeadLetter) -> "_Record":
-        arrival = letter.arrival
-        reasons = {
-            "dlq-reason": letter.reason,
-            "dlq-error": letter.detail,
-            "dlq-topic": self._names.requests,
-            "dlq-partition": str(self._partition),
-            "dlq-offset": str(arrival.offset),
-            "dlq-time": letter.time.isoformat(),
-        }
-        headers = [*arrival.headers, *((name, value.encode()) for name, value in reasons.items())]
-        return _Record(arrival.key, arrival.value, headers)
+    def _order(self, order: Order) -> Record:
+        topic = self._names.dispatch
+        partition = partition_of(order.endpoint_id, self._counts[topic])
+        return Record(topic, partition, order.endpoint_id.encode(), self._encode(order))
 
-    def _batches(self, records: Sequence["_Record"]) -> Iterable[BatchBuilder]:
-        batch = self._producer.create_batch()
-        for record in records:
-            if not record.is_added_to(batch):
-                yield batch
-                batch = self._producer.create_batch()
-                record.is_added_to(batch)
-        yield batch
+    def _parked(self, letter: DeadLetter) -> Record:
+        arrival, topic = letter.arrival, self._names.dead_letter
+        headers = dead_letter_headers(letter, self._names.requests, self._partition)
+        return Record(topic, self._place(topic), arrival.key, arrival.value, headers)
+
+    def _place(self, topic: str) -> int:
+        """Where in another topic what belongs to our partition lies."""
+        return self._partition % self._counts[topic]
 
 
-@dataclass(slots=True)
-class _Record:
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[Header] = ()
-    timestamp: int | None = None
-
-    def is_added_to(self, batch: BatchBuilder) -> bool:
-        """False if the batch is full."""
-        added = batch.append(key=self.key, value=self.value, headers=list(self.headers), timestamp=self.timestamp)
-        return added is not None
-
-
-@contextmanager
-def _kafka_errors(doing: str) -> Iterator[None]:
-    """Translate what the client raises; after either error the producer is of no more use."""
-    try:
-        yield
-    except ProducerFenced as error:
-        message = f"{doing}: another owner has taken the partition over"
-        raise OwnershipLost(message) from error
-    except TimeoutError as error:
-        message = f"{doing}: no answer from the brokers in time"
-        raise LedgerUnavailable(message) from error
-    except (KafkaError, IllegalOperation, OSError) as error:
-        message = f"{doing}: {type(error).__name__}: {error}"
-        raise LedgerUnavailable(message) from error
-
-
-def _heard(answer: "asyncio.Future[object]") -> None:
-    """Count an error as told, which asyncio would else report once more when it forgets the future."""
-    if not answer.cancelled():
-        answer.exception()
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Close a producer; one that hangs with the brokers gone is left behind."""
-    end_of_transaction = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001  holds what fenced us
-    if end_of_transaction is not None:
-        end_of_transaction.add_done_callback(_heard)
-    with suppress(TimeoutError, KafkaError):
-        await asyncio.wait_for(producer.stop(), _STOP_S)
+def dead_letter_headers(letter: DeadLetter, topic: str, partition: int) -> list[tuple[str, bytes | None]]:
+    """The headers of a record that is parked: its own, then where it came from and why."""
+    reasons = {
+        "dlq-reason": letter.reason,
+        "dlq-error": letter.detail,
+        "dlq-topic": topic,
+        "dlq-partition": str(partition),
+        "dlq-offset": str(letter.arrival.offset),
+        "dlq-time": letter.time.isoformat(),
+    }
+    return [*letter.arrival.headers, *((name, value.encode()) for name, value in reasons.items())]

@@ -32,7 +32,9 @@ _COMPACTED = {
     "max.compaction.lag.ms": str(30 * 60 * 1000),
     "delete.retention.ms": str(24 * 60 * 60 * 1000),
 }
-_WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 60 * 60 * 1000)}
+_DAY_MS = 24 * 60 * 60 * 1000
+_WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
+_MONTH = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
 
 _PROGRESS_TYPES = frozenset(
     {
@@ -59,12 +61,23 @@ class TopicNames:
     Args:
         requests, jobs, dead_letter: topics of the worker.
         events: for each event type, where it goes.
+        endpoints, api_keys: the registry, written by the API alone.
+        statuses: how endpoints do, written by forwarders.
+        dispatch, deliveries, attempts, dead_deliveries, notices: topics of the forwarder.
     """
 
     requests: str
     jobs: str
     dead_letter: str
     events: Mapping[EventType, str]
+    endpoints: str
+    api_keys: str
+    statuses: str
+    dispatch: str
+    deliveries: str
+    attempts: str
+    dead_deliveries: str
+    notices: str
 
     @classmethod
     def of(cls, topics: TopicSettings) -> "TopicNames":
@@ -75,6 +88,14 @@ class TopicNames:
             jobs=f"{prefix}.jobs",
             dead_letter=f"{prefix}.dead-letter",
             events={kind: f"{prefix}.{topics.routes.get(kind, _default_route(kind))}" for kind in EventType},
+            endpoints=f"{prefix}.endpoints",
+            api_keys=f"{prefix}.api-keys",
+            statuses=f"{prefix}.endpoints.status",
+            dispatch=f"{prefix}.dispatch",
+            deliveries=f"{prefix}.deliveries",
+            attempts=f"{prefix}.attempts",
+            dead_deliveries=f"{prefix}.deliveries.dead",
+            notices=f"{prefix}.endpoints.notices",
         )
 
     @property
@@ -84,8 +105,30 @@ class TopicNames:
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every topic of the worker, each once."""
-        return (self.requests, self.jobs, *self.results, self.dead_letter)
+        """Every topic of the bridge, each once."""
+        forwarder = (
+            self.dispatch,
+            self.deliveries,
+            self.attempts,
+            self.dead_deliveries,
+            self.notices,
+        )
+        return (self.requests, self.jobs, *self.results, self.dead_letter, *self.registry, *forwarder)
+
+    @property
+    def registry(self) -> tuple[str, ...]:
+        """Those every process reads whole: of one partition, so that their records have one order."""
+        return (self.endpoints, self.statuses, self.api_keys)
+
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        """Those whose records hold a whole event, or the job it tells of, beside the result topics."""
+        return (self.jobs, self.dispatch, self.deliveries, self.dead_deliveries)
+
+    @property
+    def compacted(self) -> tuple[str, ...]:
+        """Those that hold state."""
+        return (self.jobs, self.deliveries, *self.registry)
 
 
 def _default_route(kind: EventType) -> str:
@@ -137,8 +180,10 @@ class Topics:
             present = await admin.partition_counts()
             count = present.get(self.names.requests, self._topics.partitions)
             replicas = self._topics.replication_factor or min(_REPLICAS, await admin.brokers())
+            counts = {self.names.deliveries: present.get(self.names.dispatch, count)}
             absent = [name for name in self.names.all if name not in present]
-            created = await admin.create([self._new_topic(name, count, replicas) for name in absent])
+            new = [self._new_topic(name, counts.get(name, count), replicas) for name in absent]
+            created = await admin.create(new)
             await admin.await_leaders(self.names.all)
             return created
 
@@ -169,7 +214,10 @@ class Topics:
     def _new_topic(self, name: str, partitions: int, replicas: int) -> NewTopic:
         longest = self._topics.max_message_bytes
         config = {"max.message.bytes": str(longest + _HEADER_ROOM if name == self.names.dead_letter else longest)}
-        config |= _COMPACTED if name == self.names.jobs else _WEEK
+        config |= _COMPACTED if name in self.names.compacted else _WEEK
+        if name in {self.names.dead_deliveries, self.names.notices}:
+            config |= _MONTH
+        partitions = 1 if name in self.names.registry else partitions
         if replicas >= _REPLICAS:
             config["min.insync.replicas"] = str(replicas - 1)
         return NewTopic(name=name, num_partitions=partitions, replication_factor=replicas, topic_configs=config)
@@ -177,20 +225,29 @@ class Topics:
     def _problem(self, name: str, present: Mapping[str, int], configs: Mapping[str, Mapping[str, str]]) -> str | None:
         if name not in present:
             return "is absent: run `tams-bridge topics create`"
-        requests = present.get(self.names.requests)
-        if name == self.names.jobs and requests is not None and present[name] != requests:
-            return f"has {present[name]} partitions but {self.names.requests} has {requests}: the two must agree"
-        if name == self.names.jobs and "compact" not in configs[name].get("cleanup.policy", ""):
-            return "is not compacted: set cleanup.policy=compact, or finished state will be deleted with time"
+        problem = self._shape_problem(name, present)
+        if problem is not None:
+            return problem
+        if name in self.names.compacted and configs[name].get("cleanup.policy") != "compact":
+            return "is not compacted: set cleanup.policy=compact, or state will be deleted with time"
         longest = int(configs[name].get("max.message.bytes", "0"))
         needed = int(configs.get(self.names.requests, {}).get("max.message.bytes", "0"))
         if name in {self.names.dead_letter, self.names.jobs} and longest < needed:
             return f"takes records of {longest} bytes but {self.names.requests} of {needed}: raise max.message.bytes"
-        if name in {*self.names.results, self.names.jobs} and longest < self._longest_event:
+        if name in {*self.names.results, *self.names.carriers} and longest < self._longest_event:
             return (
                 f"takes records of {longest} bytes but an event may have {self._longest_event}: "
                 "raise max.message.bytes, or lower BRIDGE_TAMS__MAX_ANSWER_BYTES"
             )
+        return None
+
+    def _shape_problem(self, name: str, present: Mapping[str, int]) -> str | None:
+        of, count = {self.names.jobs: self.names.requests, self.names.deliveries: self.names.dispatch}, present[name]
+        input_topic = of.get(name, "")
+        if input_topic in present and count != present[input_topic]:
+            return f"has {count} partitions but {input_topic} has {present[input_topic]}: the two must agree"
+        if name in self.names.registry and count != 1:
+            return f"has {count} partitions and must have 1"
         return None
 
 

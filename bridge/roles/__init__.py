@@ -1,0 +1,1 @@
+"""Composition: which parts make each role; `bridge.runtime` makes processes of them."""
