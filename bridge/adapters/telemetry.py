@@ -25,6 +25,8 @@ from bridge.messages import (
 )
 from bridge.ports import Changes
 from bridge.settings import LogSettings
+from bridge.webhook_messages import After, Attempt, Notice, NoticeType
+from bridge.webhook_ports import DispatchChanges
 
 OUTCOMES: dict[type[Answer], str] = {
     Seen: "seen",
@@ -40,6 +42,7 @@ OUTCOMES: dict[type[Answer], str] = {
 """How a call to TAMS ended, as the label `outcome`."""
 
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+_DELAY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600, 86400)
 _MINUTE_S = 60.0
 _COMMIT_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 20)
 
@@ -208,7 +211,7 @@ class WorkerTelemetry:
                 detail=letter.detail,
             )
 
-    def ownership(self, partition: int, state: str, detail: str = "") -> None:
+    def ownership(self, partition: int, state: str, detail: str) -> None:
         """See the port."""
         if state in {"opened", "closed"}:
             self._owned.inc(1 if state == "opened" else -1)
@@ -216,3 +219,105 @@ class WorkerTelemetry:
         else:
             self._lost.labels(state).inc()
             _log.warning(f"partition {state}", partition=partition, reason=detail)
+
+
+_forwarder_log = structlog.get_logger("forwarder")
+
+
+class ForwarderTelemetry:
+    """Implements `bridge.webhook_ports.DispatchTelemetry`.
+
+    Args:
+        registry: where the metrics are kept.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._attempts = Histogram(
+            "tams_bridge_webhook_attempt_seconds",
+            "Attempts to deliver an event, by how they ended.",
+            ("outcome",),
+            registry=registry,
+            buckets=_CALL_BUCKETS,
+        )
+        self._delay = Histogram(
+            "tams_bridge_webhook_delay_seconds",
+            "From an event to its delivery.",
+            registry=registry,
+            buckets=_DELAY_BUCKETS,
+        )
+        self._commits = Histogram(
+            "tams_bridge_dispatch_commit_seconds",
+            "Transactions of the deliveries ledger that were committed.",
+            registry=registry,
+            buckets=_COMMIT_BUCKETS,
+        )
+        self._dead = Counter(
+            "tams_bridge_webhook_dead_deliveries",
+            "Deliveries that went to the dead-letter topic.",
+            ("reason",),
+            registry=registry,
+        )
+        self._notices = Counter(
+            "tams_bridge_endpoint_notices", "Notices given about endpoints.", ("type",), registry=registry
+        )
+        self._owned = Gauge(
+            "tams_bridge_dispatch_partitions_open", "Partitions of deliveries this process works on.", registry=registry
+        )
+        self._lost = Counter(
+            "tams_bridge_dispatch_partitions_lost",
+            "Partitions of deliveries that closed other than by plan.",
+            ("state",),
+            registry=registry,
+        )
+
+    def committed(self, changes: DispatchChanges, seconds: float) -> None:
+        """See the port."""
+        self._commits.observe(seconds)
+        for attempt in changes.attempts:
+            self._attempted(attempt)
+        for dead in changes.dead:
+            self._dead.labels(dead.reason.value).inc()
+        for notice in changes.notices:
+            self._noticed(notice)
+        for letter in changes.dead_letters:
+            _forwarder_log.warning("dispatch record parked", offset=letter.arrival.offset, detail=letter.detail)
+
+    def ownership(self, partition: int, state: str, detail: str) -> None:
+        """See the port."""
+        if state in {"opened", "closed"}:
+            self._owned.inc(1 if state == "opened" else -1)
+            _forwarder_log.info(f"dispatch partition {state}", partition=partition, detail=detail)
+        else:
+            self._lost.labels(state).inc()
+            _forwarder_log.warning(f"dispatch partition {state}", partition=partition, reason=detail)
+
+    def trouble(self, doing: str, detail: str) -> None:
+        """See the port."""
+        _forwarder_log.warning(f"{doing} failed, and is tried again", reason=detail)
+
+    def _attempted(self, attempt: Attempt) -> None:
+        delivery, made = attempt.delivery, attempt.attempt
+        self._attempts.labels(made.outcome.value).observe(made.duration_s)
+        if attempt.after is After.DELIVERED:
+            ended = made.time.timestamp() + made.duration_s
+            self._delay.observe(max(0.0, ended - delivery.time.timestamp()))
+        log = _forwarder_log.debug if attempt.after is After.DELIVERED else _forwarder_log.warning
+        log(
+            "webhook attempt",
+            endpoint_id=delivery.endpoint_id,
+            event_id=delivery.event_id,
+            request_id=delivery.request_id,
+            number=made.number,
+            outcome=made.outcome.value,
+            status=made.status or None,
+            error=made.error or None,
+            seconds=made.duration_s,
+            after=attempt.after.value,
+            next_at=delivery.next_at.isoformat() if delivery.next_at and attempt.after is After.WAITING else None,
+        )
+
+    def _noticed(self, notice: Notice) -> None:
+        word = notice.type.rpartition(".")[2]
+        self._notices.labels(word).inc()
+        log = _forwarder_log.info if notice.type is NoticeType.RECOVERED else _forwarder_log.error
+        log(f"endpoint {word}", endpoint_id=notice.endpoint_id, url=notice.url, detail=notice.detail)
