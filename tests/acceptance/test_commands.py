@@ -1,74 +1,30 @@
 """The commands as a person meets them before anything runs: help, settings, and what cannot start."""
 
-import logging
-import os
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
+import typer
 
 from bridge.adapters.brokers import free_ports
-from bridge.cli import main
+from bridge.cli import app
 from bridge.settings import Settings
-
-COMMANDS = [
-    ["worker"],
-    ["run"],
-    ["dev"],
-    ["emulator"],
-    ["topics", "create"],
-    ["topics", "check"],
-    ["submit"],
-    ["cancel"],
-    ["watch"],
-    ["demo"],
-    ["config"],
-]
+from tests.acceptance.commands import Run, assert_one_line
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a command printed, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Said]
+def commands(group: typer.core.TyperGroup, *names: str) -> Iterator[list[str]]:
+    """Every command as it is typed."""
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            yield from commands(command, *names, name)
+        else:
+            yield [*names, name]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Run a command in this process, with no setting of the outside world."""
-    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def command(*arguments: str) -> Said:
-        with pytest.raises(SystemExit) as ended:
-            main(list(arguments))
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return Said(code if isinstance(code, int) else 0, printed.out, printed.err)
-
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield command
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
-
-
-def assert_one_line(said: Said, *, about: str) -> None:
-    """Exit code 2, and one line on standard error that says what is wrong."""
-    assert said.code == 2
-    assert said.out == ""
-    assert said.err.count("\n") == 1, said.err
-    assert said.err.startswith("tams-bridge: ")
-    assert about in said.err
+ROOT = typer.main.get_command(app)
+assert isinstance(ROOT, typer.core.TyperGroup)
+COMMANDS = list(commands(ROOT))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -89,7 +45,9 @@ def test_help_lists_every_command(run: Run) -> None:
 
 def test_config_shows_every_variable_and_masks_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {
+        "BRIDGE_API__KEY": "very-secret-api-key",
         "BRIDGE_TAMS__API_KEY": "very-secret-key",
+        "BRIDGE_WEBHOOKS__ENCRYPTION_KEYS": '["very-secret-encryption-key"]',
         "BRIDGE_KAFKA__SASL_PASSWORD": "very-secret-password",
         "BRIDGE_KAFKA__SSL_KEY_PASSWORD": "very-secret-passphrase",
     }
@@ -105,7 +63,7 @@ def test_config_shows_every_variable_and_masks_secrets(run: Run, monkeypatch: py
             assert f"BRIDGE_{name.upper()}" in table.out
     assert "4711" in table.out
     assert "4711" in document.out
-    assert "secret" not in table.out + document.out + table.err + document.err
+    assert "very-secret" not in table.out + document.out + table.err + document.err
 
 
 @pytest.mark.parametrize(
@@ -165,7 +123,9 @@ def test_a_broker_out_of_reach_is_told_in_one_line(
     assert_one_line(run(*command, "--kafka", servers), about=f"no broker answers at {servers}")
 
 
-@pytest.mark.parametrize("command", [["watch"], ["cancel", "a"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["watch"], ["cancel", "a"], ["keys", "list"], ["keys", "revoke", "a"]], ids=" ".join
+)
 def test_a_client_without_a_broker_says_so_in_one_line(
     command: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
