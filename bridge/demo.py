@@ -14,8 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 
+from bridge.adapters.brokers import free_ports
 from bridge.adapters.kafka.client import BridgeClient, Parked
 from bridge.adapters.telemetry import configure_logging
+from bridge.demo_receiver import DemoReceiver, demo_receiver
 from bridge.local import BrokerChoice, LocalStack, local_stack
 from bridge.messages import EventType, JobEvent
 from bridge.screen import STYLES, JobBars, outputs
@@ -23,6 +25,9 @@ from bridge.settings import LogSettings
 
 PATIENCE_S = 120.0
 """How long the demo waits for its last event before it says that something is wrong."""
+
+WEBHOOK_PATIENCE_S = 15.0
+"""How long it then waits for the last webhook."""
 
 PARKED = "parked"
 _RAN = frozenset({EventType.ACCEPTED, EventType.SUBMITTED})
@@ -113,7 +118,7 @@ def stories() -> list[Story]:
     """The requests of the demo, in the order they are published."""
     rejected, expired = EventType.REJECTED, EventType.EXPIRED
     four, wide, none = graph(script={}, batch=4), graph(script={}, width=500), graph(script={}, batch=0)
-    late = _request("too-late", graph(script={"outcomes": ["HANG"]}), deadline_s=4)
+    late = _request("too-late", graph(script={"outcomes": ["HANG"]}), deadline_s=10)
     return [
         *(_success(f"picture-{number}", run_s=4 + number) for number in range(1, 9)),
         Story(request_id="four-pictures", value=_request("four-pictures", four), end=EventType.SUCCESS, outputs=4),
@@ -142,11 +147,13 @@ class Demo:
     Args:
         console: where it is shown.
         out: where outputs are saved.
+        receiver: a webhook that is registered for all its events.
     """
 
-    def __init__(self, console: Console, out: Path) -> None:
+    def __init__(self, console: Console, out: Path, receiver: DemoReceiver) -> None:
         self._console = console
         self._out = out
+        self._receiver = receiver
         self._stories = {story.request_id: story for story in stories()}
         self._outcomes = {request_id: Outcome() for request_id in self._stories}
 
@@ -164,6 +171,8 @@ class Demo:
                 except TimeoutError:
                     self._console.print(f"gave up after {PATIENCE_S:.0f} s", style="red")
         await self._save_outputs()
+        expected = {request_id: len(outcome.events) for request_id, outcome in self._outcomes.items()}
+        await self._receiver.until(expected, seconds=WEBHOOK_PATIENCE_S)
         return self._judge()
 
     async def _follow(self, events: AsyncIterator[JobEvent | Parked], client: BridgeClient, bars: JobBars) -> None:
@@ -201,12 +210,13 @@ class Demo:
                 outcome.trouble.append(f"{file.name} is not an image (HTTP {response.status_code})")
 
     def _judge(self) -> bool:
-        table = Table("request", "ended as", "attempts", "events", "", title="What became of each request")
+        table = Table("request", "ended as", "attempts", "events", "webhooks", "", title="What became of each request")
         table.add_column("outputs", overflow="fold")
         fine = True
         for request_id, story in self._stories.items():
             outcome = self._outcomes[request_id]
-            trouble = [*outcome.trouble, *_differences(story, outcome)]
+            posts = self._receiver.posts[request_id]
+            trouble = [*outcome.trouble, *_differences(story, outcome), *_missing_posts(outcome, posts)]
             fine = fine and not trouble
             last = next((event for event in outcome.events if event.type.is_terminal), None)
             ended = _ending(last, outcome.parked)
@@ -216,18 +226,27 @@ class Demo:
                 f"[{style}]{ended}",
                 str(last.attempt) if last else "-",
                 str(len(outcome.events)),
+                f"{sum(posts.values())} verified" if posts else "-",
                 f"[red]✗ {'; '.join(trouble)}" if trouble else "[green]✓",
                 " ".join(file.name for file in outcome.files),
             )
         self._console.print(table)
         files = sum(len(outcome.files) for outcome in self._outcomes.values())
         events = sum(len(outcome.events) for outcome in self._outcomes.values())
+        verified = sum(len(self._receiver.posts[request_id]) for request_id in self._stories)
+        fine = fine and not self._receiver.forged
         verdict = "all as expected" if fine else "not all as expected"
         self._console.print(
-            f"{len(self._stories)} requests, {events} events, {files} files in {self._out}/: {verdict}.",
+            f"{len(self._stories)} requests, {events} events, {verified} of them verified as webhooks "
+            f"({self._receiver.forged} refused), {files} files in {self._out}/: {verdict}.",
             style="bold green" if fine else "bold red",
         )
         return fine
+
+
+def _missing_posts(outcome: Outcome, posts: Mapping[str, int]) -> list[str]:
+    missing = {event.id for event in outcome.events} - posts.keys()
+    return [f"no webhook for {event_id}" for event_id in sorted(missing)]
 
 
 def _ending(last: JobEvent | None, parked: Parked | None) -> str:
@@ -263,7 +282,7 @@ async def run_demo(console: Console, *, broker: BrokerChoice, kafka: str | None,
     with TemporaryDirectory(prefix="tams-bridge-demo-") as scratch:
         configure_logging(LogSettings(level="warning", format="console"), file=Path(scratch) / "worker.log")
         console.print(
-            f"Starting {kafka or f'the {broker} broker'}, the TAMS emulator ({speed:g} times real time) and a worker …"
+            f"Starting {kafka or f'the {broker} broker'}, the TAMS emulator ({speed:g} times real time), the bridge …"
         )
         token = f"tams-demo-{token_hex(4)}"  # on a broker that is in use, nobody's topics but ours
         overrides: dict[str, dict[str, object]] = {
@@ -271,11 +290,15 @@ async def run_demo(console: Console, *, broker: BrokerChoice, kafka: str | None,
             "worker": {"group": token},
             "poll": {"interval_s": 1 / speed},
             "jobs": {"retry_pause_s": 1 / speed, "resubmit_pause_s": 1 / speed},
-            "http": {"port": 0},
+            "forwarder": {"group": f"{token}-forwarder"},
+            "http": {"port": free_ports(1)[0]},
         }
-        async with local_stack(
+        starting = local_stack(
             broker=broker, kafka=kafka, data_dir=Path(scratch) / "broker", speed=speed, overrides=overrides
-        ) as stack:
+        )
+        async with demo_receiver() as (receiver, url), starting as stack:
+            console.print(f"Registering a webhook at {stack.api_url}: {url} …")
+            await receiver.register(api_url=stack.api_url, api_key=stack.api_key, url=url)
             count = len(stories())
             console.print(f"Publishing {count} requests to {stack.settings.kafka.bootstrap_servers} …")
-            return 0 if await Demo(console, out).run(stack) else 1
+            return 0 if await Demo(console, out, receiver).run(stack) else 1

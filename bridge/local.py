@@ -1,21 +1,33 @@
-"""A whole bridge on one machine: a broker, the TAMS emulator and a worker, for `dev` and `demo`."""
+"""A whole bridge on one machine: a broker, the TAMS emulator and every role, for `dev` and `demo`."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import httpx
+
 from bridge.adapters.brokers import BrokerUnavailable, apache_broker, embedded_broker
+from bridge.adapters.clock import SystemClock
+from bridge.adapters.kafka.api_keys import ApiKeyTopic
+from bridge.adapters.vault import new_encryption_key
+from bridge.core.keyring import ID_BYTES, SECRET_BYTES, make_key
 from bridge.errors import CannotStart
-from bridge.runtime import run_worker
+from bridge.runtime import run_roles
 from bridge.settings import Settings, read_settings
+from bridge.webhook_messages import ApiKey, Scope
 
 BrokerChoice = Literal["embedded", "apache"]
 
 EMULATOR_KEY = "emulator-key"
 EMULATOR_CALLS_PER_SECOND = 5
+
+_ENCRYPTION_KEY_FILE = "webhooks.key"
+_OK = 200
+_KEY_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +37,15 @@ class LocalStack:
     Args:
         settings: in force for every part, and for clients.
         tams_url: where the emulator answers.
-        worker: ends when the worker does.
+        api_url, api_key: where the API answers, and a key that may do everything there; made anew at every start.
+        bridge: ends when the bridge does.
     """
 
     settings: Settings
     tams_url: str
-    worker: asyncio.Task[None]
+    api_url: str
+    api_key: str
+    bridge: asyncio.Task[None]
 
 
 @asynccontextmanager
@@ -44,7 +59,7 @@ async def local_stack(  # noqa: PLR0913  one argument for each choice
     kafka_port: int = 0,
     emulator_port: int = 0,
 ) -> AsyncIterator[LocalStack]:
-    """Run broker, emulator and worker until the block is left.
+    """Run broker, emulator and bridge until the block is left.
 
     Args:
         broker: which to start, unless `kafka` names one that runs.
@@ -64,6 +79,7 @@ async def local_stack(  # noqa: PLR0913  one argument for each choice
             **{
                 **overrides,
                 "kafka": {"bootstrap_servers": servers},
+                "webhooks": _webhooks(data_dir),
                 "tams": {
                     "base_url": tams_url,
                     "api_key": EMULATOR_KEY,
@@ -72,15 +88,60 @@ async def local_stack(  # noqa: PLR0913  one argument for each choice
                 },
             }
         )
-        ready = asyncio.Event()
-        worker = asyncio.create_task(run_worker(settings, ready=ready.set))
-        stack.push_async_callback(_end, worker)
-        waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait({worker, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        if worker.done():
-            await worker
-        yield LocalStack(settings=settings, tams_url=tams_url, worker=worker)
+        bridge = await _start_bridge(stack, settings)
+        api_url = f"http://{settings.http.host}:{settings.http.port}"
+        api_key = await _make_api_key(settings, api_url)
+        yield LocalStack(settings=settings, tams_url=tams_url, api_url=api_url, api_key=api_key, bridge=bridge)
+
+
+def _webhooks(data_dir: Path | None) -> dict[str, object]:
+    """Webhooks may lead to this machine, and their secrets can be read again as long as the broker's data is kept."""
+    loopback: dict[str, object] = {"allowed_networks": ("127.0.0.0/8", "::1/128")}
+    if read_settings().webhooks.encryption_keys:
+        return loopback
+    kept = data_dir / _ENCRYPTION_KEY_FILE if data_dir is not None else None
+    key = kept.read_text().strip() if kept is not None and kept.exists() else new_encryption_key()
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.touch(mode=0o600)
+        kept.write_text(key)
+    return {**loopback, "encryption_keys": (key,)}
+
+
+async def _start_bridge(stack: AsyncExitStack, settings: Settings) -> asyncio.Task[None]:
+    ready, stop = asyncio.Event(), asyncio.Event()
+    roles = run_roles(settings, {"worker", "forwarder", "api"}, ready=ready.set, stop=stop)
+    bridge = asyncio.create_task(roles)
+
+    async def end() -> None:
+        stop.set()
+        await asyncio.gather(bridge, return_exceptions=True)
+
+    stack.push_async_callback(end)
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({bridge, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if bridge.done():
+        await bridge
+    return bridge
+
+
+async def _make_api_key(settings: Settings, api_url: str) -> str:
+    """A key that the API already knows."""
+    made, clock = make_key(secrets.token_bytes(ID_BYTES + SECRET_BYTES)), SystemClock()
+    key = ApiKey(
+        id=made.id,
+        name="this machine",
+        secret_hash=made.secret_hash,
+        scopes=(Scope.ADMIN,),
+        created=clock.now(),
+    )
+    await ApiKeyTopic(settings, clock=clock).write(key.id, key)
+    async with httpx.AsyncClient(trust_env=False, headers={"authorization": f"Bearer {made.text}"}) as http:
+        async with asyncio.timeout(settings.kafka.connect_timeout_s):
+            while (await http.get(f"{api_url}/v1/api-keys")).status_code != _OK:
+                await clock.wait(asyncio.Event(), _KEY_POLL_S)
+    return made.text
 
 
 async def _start_broker(stack: AsyncExitStack, broker: BrokerChoice, data_dir: Path | None, port: int) -> str:

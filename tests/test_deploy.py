@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from pydantic import BaseModel
 
 from bridge.adapters.brokers.apache import POM
+from bridge.adapters.vault import Vault
 from bridge.cli import app
 from bridge.settings import Settings
 
@@ -141,14 +142,17 @@ def test_every_variable_is_a_setting(name: str) -> None:
         assert last in model.model_fields, f"{variable} is no setting"
 
 
-def test_the_settings_accept_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value in SERVICES["worker"]["environment"].items():
+@pytest.mark.parametrize("name", ["worker", "forwarder", "api"])
+def test_the_settings_accept_the_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in SERVICES[name]["environment"].items():
         monkeypatch.setenv(variable, defaults_in_force(value))
 
     settings = Settings()
 
     assert settings.kafka.bootstrap_servers == "kafka:9092"
     assert settings.http.port == 8080
+    if name != "worker":
+        Vault([key.get_secret_value() for key in settings.webhooks.encryption_keys])
 
 
 def test_health_is_asked_where_the_service_listens() -> None:
@@ -156,11 +160,13 @@ def test_health_is_asked_where_the_service_listens() -> None:
     port = command[command.index("--port") + 1]
 
     assert f"localhost:{port}/_emulator/health" in SERVICES["emulator"]["healthcheck"]["test"][-1]
-    assert "localhost:8080/health/ready" in SERVICES["worker"]["healthcheck"]["test"][-1]
+    for name in ("worker", "forwarder", "api"):
+        assert "localhost:8080/health/ready" in SERVICES[name]["healthcheck"]["test"][-1]
 
 
-def test_the_worker_has_time_to_end_its_work() -> None:
-    assert int(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > 10
+@pytest.mark.parametrize("name", ["worker", "forwarder", "api"])
+def test_every_role_has_time_to_end_its_work(name: str) -> None:
+    assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > 10
 
 
 def test_kafka_is_the_version_the_tests_run_on() -> None:
@@ -215,9 +221,13 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
 
 
 def test_all_lock_files_name_the_same_versions() -> None:
-    pins: dict[str, set[str]] = {}
+    """Of a package, or of each of its pins where it has one for older and one for newer versions of Python."""
+    pins: dict[str, set[frozenset[str]]] = {}
     for lock in LOCKS:
-        for name, version in re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), flags=re.MULTILINE):
-            pins.setdefault(name, set()).add(version)
+        here: dict[str, set[str]] = {}
+        for name, pin in re.findall(r"^([\w.-]+)==(.+?) ?\\?$", lock.read_text(), flags=re.MULTILINE):
+            here.setdefault(name, set()).add(pin)
+        for name, found in here.items():
+            pins.setdefault(name, set()).add(frozenset(found))
 
-    assert {name: versions for name, versions in pins.items() if len(versions) > 1} == {}
+    assert {name: found for name, found in pins.items() if len(found) > 1} == {}

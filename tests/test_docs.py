@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import typer
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from bridge.adapters.kafka.topics import TopicNames
-from bridge.adapters.telemetry import WorkerTelemetry
+from bridge.adapters.telemetry import ForwarderTelemetry, WorkerTelemetry
+from bridge.api import app as api
 from bridge.cli import app
 from bridge.messages import DeadLetterReason, EventType, JobRequest
 from bridge.settings import Settings, TopicSettings
+from bridge.webhook_messages import NoticeType
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,9 +47,29 @@ def test_every_metric_is_explained() -> None:
     """An operator cannot alert on a name that is not written down."""
     registry = CollectorRegistry()
     WorkerTelemetry(registry)
+    ForwarderTelemetry(registry)
 
     for metric in registry.collect():
         assert metric.name in text("docs/operating.md")
+
+
+def test_every_topic_is_explained() -> None:
+    """An operator must know what each holds before changing its retention."""
+    assert all(f"`{name}`" in text("docs/operating.md") for name in TopicNames.of(TopicSettings()).all)
+
+
+def test_every_notice_is_explained() -> None:
+    """Who gets one wants to know what to do."""
+    assert all(f"`{kind.value}`" in text("docs/webhooks.md") for kind in NoticeType)
+
+
+def test_every_call_of_the_api_is_in_its_table_and_no_other() -> None:
+    """The table is what people read; OpenAPI is for machines."""
+    routes = [route for part in (api, *api._PARTS) for route in part.router.routes if isinstance(route, APIRoute)]
+    called = {f"{method} {route.path.replace(':path}', '}')}" for route in routes for method in route.methods or ()}
+    named = set(re.findall(r"^\| `([A-Z]+ /[^`]+)`", text("docs/api.md"), flags=re.MULTILINE))
+
+    assert called == named
 
 
 def test_every_command_is_named_in_the_readme() -> None:
