@@ -23,6 +23,7 @@ from bridge.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 BRIDGE = (sys.executable, "-c", "from bridge.cli import main; main()", "worker")
+FORWARDER = (*BRIDGE[:-1], "forwarder")
 PLAIN = (sys.executable, "-m", "bench.parts.plain")
 
 
@@ -71,11 +72,13 @@ class Measured:
 def measured(command: Sequence[str], settings: Settings) -> Iterator[Measured]:
     """Run a process under these settings."""
     environment = {
-        f"BRIDGE_{section.upper()}__{name.upper()}": str(value)
+        f"BRIDGE_{section.upper()}__{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for section, values in settings.model_dump(mode="json", exclude_unset=True, exclude_none=True).items()
         for name, value in (values.items() if isinstance(values, dict) else ())
     }
-    environment["BRIDGE_TAMS__API_KEY"] = "emulator-key"  # masked in the dump
+    keys = [key.get_secret_value() for key in settings.webhooks.encryption_keys]
+    environment["BRIDGE_WEBHOOKS__ENCRYPTION_KEYS"] = json.dumps(keys)  # masked in the dump
+    environment["BRIDGE_TAMS__API_KEY"] = "emulator-key"  # as above
     with tempfile.NamedTemporaryFile() as log:
         process = Measured(command, environment, log)
         try:

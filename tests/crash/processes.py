@@ -61,7 +61,8 @@ class Child:
         """
         with self._changed:
             self._changed.wait_for(lambda: enough(self._lines) or self._has_ended, seconds)
-            assert enough(self._lines), f"no {what} within {seconds} s; its last lines:\n{self._tail()}"
+            ended = f", and it has ended with code {self._process.wait()}" if self._has_ended else ""
+            assert enough(self._lines), f"no {what} within {seconds} s{ended}; its last lines:\n{self._tail()}"
 
     def live_for(self, seconds: float) -> None:
         """Let it work for so long.
@@ -132,13 +133,13 @@ def child(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Ch
         process.kill()
 
 
-def opened(lines: Sequence[Line]) -> set[int]:
-    """The partitions a worker works on, by its log."""
+def opened(lines: Sequence[Line], kind: str = "partition") -> set[int]:
+    """The partitions a worker works on, by its log; those of a forwarder are of the kind `dispatch partition`."""
     partitions: set[int] = set()
     for line in lines:
-        if line.get("event") == "partition opened":
+        if line.get("event") == f"{kind} opened":
             partitions.add(line["partition"])
-        elif line.get("event") in {"partition closed", "partition lost", "partition unavailable"}:
+        elif line.get("event") in {f"{kind} closed", f"{kind} lost", f"{kind} unavailable"}:
             partitions.discard(line["partition"])
     return partitions
 

@@ -110,6 +110,6 @@ def running_system(broker: QuickBroker, chance: Random, **emulated: object) -> I
         yield system
 
 
-def await_partitions(worker: Child, *, count: int = PARTITIONS, seconds: float = 30) -> None:
-    """Return once a worker works on so many partitions."""
-    worker.await_lines(lambda lines: len(opened(lines)) == count, seconds=seconds, what=f"{count} open partitions")
+def await_partitions(worker: Child, *, count: int = PARTITIONS, seconds: float = 30, kind: str = "partition") -> None:
+    """Return once a worker works on so many partitions; of a forwarder, if they are of its kind (see `opened`)."""
+    worker.await_lines(lambda lines: len(opened(lines, kind)) == count, seconds=seconds, what=f"{count} open {kind}s")
