@@ -538,7 +538,7 @@ class CrashingDispatcher(RuleBasedStateMachine):
         for _ in range(3):
             for _ in range(150):
                 self.everything_works_for_a_while()
-                if not (self.under_way or [each for each in self.held() if self.known(each.endpoint_id)]):
+                if not self.under_way and not any(self.known(each.endpoint_id) for each in self.held()):
                     break
             assert [each for each in self.held() if self.known(each.endpoint_id)] == []
             self.time_passes(401.0)  # webhooks of requests that are gone have no other end
