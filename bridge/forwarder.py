@@ -41,14 +41,14 @@ class ForwarderPlan:
     Args:
         policy: what the operator chose about deliveries.
         concurrency: most POSTs under way at once.
-        max_pending: deliveries held beyond which orders stay in Kafka.
+        read_ahead: deliveries waiting for endpoints that take them, beyond which orders stay in Kafka.
         commit_interval: longest time an outcome waits to be written.
         ownership: how partitions are held.
     """
 
     policy: DispatchPolicy = field(default_factory=DispatchPolicy)
     concurrency: int = 1_000
-    max_pending: int = 200_000
+    read_ahead: int = 20_000
     commit_interval: timedelta = timedelta(seconds=0.1)
     ownership: OwnershipPlan = field(default_factory=OwnershipPlan)
 
@@ -271,7 +271,7 @@ class Forwarder:
             clock=surroundings.clock,
             chance=surroundings.chance,
             tell=surroundings.telemetry.ownership,
-            wants_more=lambda backlog: backlog < plan.max_pending,
+            wants_more=lambda backlog: backlog < plan.read_ahead,
         )
 
     @property

@@ -146,8 +146,13 @@ class ForwarderSettings(Section):
         description="Consumer group, and first part of the transactional ids.",
     )
     concurrency: int = Field(1_000, ge=1, le=20_000, description="Most POSTs of a forwarder under way at once.")
-    max_pending: int = Field(
-        200_000, ge=1, description="Deliveries waiting for endpoints that work, beyond which orders stay in Kafka."
+    read_ahead: int = Field(
+        20_000, ge=1, description="Deliveries waiting for endpoints that work, beyond which orders stay in Kafka."
+    )
+    max_held: int = Field(
+        200_000,
+        ge=1,
+        description="Deliveries in memory beyond which only a fair share is kept for an endpoint that takes none.",
     )
     commit_interval_s: Seconds = Field(
         0.1, description="Longest time an outcome waits to be written, so that a crash repeats little."

@@ -109,7 +109,7 @@ def _plan(settings: Settings, partitions: int) -> ForwarderPlan:
     return ForwarderPlan(
         policy=DispatchPolicy(
             max_pending=webhooks.max_pending,
-            max_held=max(_LEAST_HELD, forwarder.max_pending // partitions),
+            max_held=max(_LEAST_HELD, forwarder.max_held // partitions),
             max_age=timedelta(seconds=webhooks.max_age_s),
             longest_pause=timedelta(seconds=webhooks.throttle_limit_s),
             breaker_threshold=webhooks.breaker_threshold,
@@ -120,7 +120,7 @@ def _plan(settings: Settings, partitions: int) -> ForwarderPlan:
             ),
         ),
         concurrency=forwarder.concurrency,
-        max_pending=forwarder.max_pending,
+        read_ahead=forwarder.read_ahead,
         commit_interval=timedelta(seconds=forwarder.commit_interval_s),
         ownership=ownership_plan(settings, forwarder.closing_time_s),
     )

@@ -49,7 +49,7 @@ class Options:
 
     partitions: int = 1
     concurrency: int = 100
-    max_pending: int = 1000
+    read_ahead: int = 1000
     commit_interval_s: float = COMMIT_S
     policy: DispatchPolicy = field(default_factory=lambda: with_policy(max_pending=1000))
     ledgers: FakeDispatchLedgers = field(default_factory=FakeDispatchLedgers)
@@ -140,7 +140,7 @@ async def forwarding(options: Options) -> AsyncIterator[ForwarderWorld]:
         plan=ForwarderPlan(
             policy=options.policy,
             concurrency=options.concurrency,
-            max_pending=options.max_pending,
+            read_ahead=options.read_ahead,
             commit_interval=timedelta(seconds=options.commit_interval_s),
             ownership=OwnershipPlan(closing_time=timedelta(seconds=6), fenced_pause=timedelta(seconds=15)),
         ),

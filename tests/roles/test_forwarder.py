@@ -511,7 +511,7 @@ async def test_what_a_fenced_owner_still_hears_is_not_written(make_forwarder: Ma
 
 
 async def test_orders_stay_in_kafka_while_too_many_deliveries_are_held(make_forwarder: MakeForwarder) -> None:
-    world = await make_forwarder(Options(max_pending=3))
+    world = await make_forwarder(Options(read_ahead=3))
     await world.register("ep_a")
     gate = world.sender.hang(A)
     for number in range(10):
