@@ -344,7 +344,7 @@ class CrashingDispatcher(RuleBasedStateMachine):
         assert len(self.of(limits.id)) < limits.max_in_flight
         if limits.rate is not None:
             most = ceil(limits.rate)
-            lately = [moment for moment in self.begun[limits.id] if moment > self.now - most / limits.rate]
+            lately = [moment for moment in self.begun[limits.id] if moment > self.now - most / limits.rate + 1e-6]
             assert len(lately) < most
 
     def keeps_the_order(self, send: Send) -> None:
