@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
+from bridge.adapters import telemetry
 from bridge.adapters.telemetry import ForwarderTelemetry, configure_logging
 from bridge.messages import DeadLetterReason
 from bridge.ports import Arrival, DeadLetter
@@ -31,10 +33,12 @@ from bridge.webhook_ports import DispatchChanges
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Path]:
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     configure_logging(LogSettings(format="json"), file=tmp_path / "log")
+    for name, logger in (("_log", "worker"), ("_forwarder_log", "forwarder")):  # theirs keep to the first settings
+        monkeypatch.setattr(telemetry, name, structlog.get_logger(logger))
     yield tmp_path / "log"
     for handler in root.handlers:
         handler.close()
