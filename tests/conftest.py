@@ -1,6 +1,7 @@
 """What all tests share: the broker, a prefix for topics, and how strictly a run is judged."""
 
 import secrets
+import signal
 from collections.abc import Generator, Iterator
 
 import hypothesis
@@ -18,6 +19,8 @@ CHOICE = pytest.StashKey[BrokerChoice]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what runs in its background with Ctrl-C ignored, and so would every command that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[CHOICE] = choose_broker()
 
 
