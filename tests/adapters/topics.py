@@ -75,6 +75,16 @@ async def producing(servers: str, **options: Any) -> AsyncIterator[AIOKafkaProdu
         await producer.stop()
 
 
+async def _high_watermark(servers: str, tp: TopicPartition) -> int:
+    """The end with what was committed a moment ago: its marker may not lie in the partition yet."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers)
+    await consumer.start()
+    try:
+        return int((await consumer.end_offsets([tp]))[tp])
+    finally:
+        await consumer.stop()
+
+
 async def committed(servers: str, topic: str, partition: int = 0) -> list[Record]:
     """All that a reader of committed records finds in a partition now."""
     consumer = AIOKafkaConsumer(
@@ -87,7 +97,7 @@ async def committed(servers: str, topic: str, partition: int = 0) -> list[Record
     try:
         tp = TopicPartition(topic, partition)
         consumer.assign([tp])
-        end = (await consumer.end_offsets([tp]))[tp]
+        end = await _high_watermark(servers, tp)
         found: list[Record] = []
         async with asyncio.timeout(_PATIENCE_S):
             while await consumer.position(tp) < end:

@@ -107,10 +107,15 @@ def test_only_failures_use_up_attempts(outcome: Outcome) -> None:
     assert Verdict(outcome=outcome).is_failure is (outcome in {Outcome.FAILED, Outcome.BLOCKED})
 
 
-def test_redirect_says_what_to_do() -> None:
+@pytest.mark.parametrize(("status", "is_redirect"), [(199, False), (300, True), (308, True), (399, True), (400, False)])
+def test_redirect_says_what_to_do(status: int, *, is_redirect: bool) -> None:
     """A person has to register the other address."""
-    assert "redirects are not followed" in verdict(response(308)).error
-    assert "redirects" not in verdict(response(400)).error
+    assert ("redirects are not followed" in verdict(response(status)).error) is is_redirect
+
+
+def test_pause_says_how_long() -> None:
+    """People wonder why nothing is sent."""
+    assert verdict(response(429, "60")).error == "the receiver answered 429 and asked for 60 s"
 
 
 def test_endless_error_is_cut() -> None:

@@ -70,6 +70,9 @@ POLICY = DispatchPolicy(
     health=HealthPolicy(warn_after=timedelta(seconds=30), disable_after=timedelta(seconds=60)),
 )
 GRACE = 31.0
+ROUNDING_S = 1e-5
+"""Times are written down in whole microseconds, and the model counts in floats."""
+
 MOST_ENDPOINTS = 3
 """At a time."""
 THROTTLED = Response(status=503, headers={"retry-after": "7"}, body=b"")
@@ -335,8 +338,10 @@ class CrashingDispatcher(RuleBasedStateMachine):
         assert delivery_id not in {each.delivery.id for each in self.under_way}
         assert not send.endpoint.paused
         assert (endpoint_id, send.endpoint.epoch) not in self.gone
-        assert self.now >= max(self.quiet_until.get(endpoint_id, 0.0), self.mended_at.get(endpoint_id, 0.0))
-        assert self.now >= self.not_before.get(delivery_id, 0.0)
+        assert self.now + ROUNDING_S >= max(
+            self.quiet_until.get(endpoint_id, 0.0), self.mended_at.get(endpoint_id, 0.0)
+        )
+        assert self.now + ROUNDING_S >= self.not_before.get(delivery_id, 0.0)
         assert msgspec.json.decode(send.event)["id"] == send.delivery.event_id
 
     def is_within_limits(self, send: Send) -> None:
@@ -344,7 +349,7 @@ class CrashingDispatcher(RuleBasedStateMachine):
         assert len(self.of(limits.id)) < limits.max_in_flight
         if limits.rate is not None:
             most = ceil(limits.rate)
-            lately = [moment for moment in self.begun[limits.id] if moment > self.now - most / limits.rate + 1e-6]
+            lately = [moment for moment in self.begun[limits.id] if moment > self.now - most / limits.rate + ROUNDING_S]
             assert len(lately) < most
 
     def keeps_the_order(self, send: Send) -> None:
@@ -363,11 +368,11 @@ class CrashingDispatcher(RuleBasedStateMachine):
             is_shut = self.failures[endpoint_id] >= POLICY.breaker_threshold
             waits = known.paused or self.of(endpoint_id) or known.rate is not None or is_shut
             paused_until = max(self.quiet_until.get(endpoint_id, 0.0), self.mended_at.get(endpoint_id, 0.0))
-            if not waits and (endpoint_id, known.epoch) not in self.gone and paused_until <= self.now:
+            if not waits and (endpoint_id, known.epoch) not in self.gone and paused_until <= self.now - ROUNDING_S:
                 first: dict[str, Delivery] = {}
                 for each in sorted(self.held(endpoint_id), key=lambda each: each.sequence):
                     first.setdefault(each.request_id if known.ordering is Ordering.JOB else each.id, each)
-                assert all(self.not_before.get(each.id, 0.0) > self.now for each in first.values())
+                assert all(self.not_before.get(each.id, 0.0) > self.now - ROUNDING_S for each in first.values())
 
     def post_ends(self, pick: int, answer: Response | NoResponse | Unsendable, chance: float) -> None:
         send = self.under_way.pop(pick % len(self.under_way))

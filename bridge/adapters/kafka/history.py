@@ -46,9 +46,9 @@ class KafkaEventHistory:
             LedgerUnavailable: the brokers did not answer.
         """
         tps = self._places(order)
-        async with self._reading(tps) as consumer:
+        async with self._reading(tps, isolation_level="read_uncommitted") as consumer:
             with kafka_errors("replay"):
-                ends = await consumer.end_offsets(tps)
+                ends = await consumer.end_offsets(tps)  # with what was committed a moment ago and is not shown yet
                 firsts = await _offsets_at(consumer, tps, order.since, ends)
                 if not order.failed_only:
                     ends = await _offsets_at(consumer, tps, order.until + 2 * _MILLISECOND, ends)
@@ -65,8 +65,7 @@ class KafkaEventHistory:
         async with self._reading(list(left)) as consumer:
             for tp in left:
                 consumer.seek(tp, positions[_name(tp)])
-            with kafka_errors("replay"):
-                left = _shortened(left, await consumer.end_offsets(list(left)))
+            left = _shortened(left, await self._ends(list(left)))
             while left:
                 with kafka_errors("replay"):
                     batches = await consumer.getmany(*left, timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
@@ -83,6 +82,12 @@ class KafkaEventHistory:
                     yield PastEvents(values=values, positions=moved)
                 left = {tp: end for tp, end in left.items() if tp not in done}
 
+    async def _ends(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        async with self._reading(tps, isolation_level="read_uncommitted") as consumer:
+            with kafka_errors("replay"):
+                ends: dict[TopicPartition, int] = await consumer.end_offsets(tps)
+                return ends
+
     def _places(self, order: ReplayOrder) -> list[TopicPartition]:
         if order.failed_only:
             dead = self._names.dead_deliveries
@@ -91,10 +96,12 @@ class KafkaEventHistory:
         return [TopicPartition(name, number) for name in self._names.results for number in range(self._counts[name])]
 
     @asynccontextmanager
-    async def _reading(self, tps: Collection[TopicPartition]) -> AsyncIterator[AIOKafkaConsumer]:
+    async def _reading(
+        self, tps: Collection[TopicPartition], *, isolation_level: str = "read_committed"
+    ) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
             **connection_options(self._settings.kafka),
-            isolation_level="read_committed",
+            isolation_level=isolation_level,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
         )
