@@ -1110,6 +1110,18 @@ def test_new_secret_of_a_tenant_does_not_cut_short_what_a_receiver_asked_for() -
     assert desk.waits() == 60.0
 
 
+def test_new_secret_of_a_tenant_is_nothing_to_a_registered_endpoint() -> None:
+    """It has secrets of its own, and what is wrong with them still is."""
+    desk = Desk(endpoint(tenant="acme"))
+    desk.place(order())
+    desk.answer(desk.send_one(), UNSENDABLE)
+
+    put(desk.registry, secrets("acme", "new"))
+    desk.partition.tenant_changed(desk.now)
+
+    assert desk.waits() == 60.0
+
+
 def test_webhooks_of_requests_are_forgotten_once_nothing_waits() -> None:
     """There may be as many as requests, and many that never worked."""
     desk = Desk(secrets("acme"))
