@@ -358,7 +358,6 @@ class DeadReason(StrEnum):
     EXHAUSTED = "exhausted"
     BACKLOG_FULL = "backlog_full"
     TOO_OLD = "too_old"
-    NO_SECRET = "no_secret"  # noqa: S105  a word
 
 
 class DeadDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

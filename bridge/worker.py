@@ -34,7 +34,6 @@ class WorkerPlan:
         partitions: how many partitions it has, over all workers.
         policy: what the user chose about the life of jobs.
         max_waiting: most jobs of this process that wait to be submitted.
-        max_in_flight: most jobs of this process that TAMS holds.
         max_request_bytes: longest request value taken.
         ownership: how partitions are held.
     """
@@ -43,7 +42,6 @@ class WorkerPlan:
     partitions: int
     policy: JobPolicy
     max_waiting: int = 1_000
-    max_in_flight: int = 100_000
     max_request_bytes: int = 2 * 1024 * 1024
     ownership: OwnershipPlan = field(default_factory=OwnershipPlan)
 

@@ -127,7 +127,6 @@ def _worker_plan(settings: Settings, topic: str, partitions: int) -> WorkerPlan:
         partitions=partitions,
         policy=job_policy(settings),
         max_waiting=worker.max_waiting,
-        max_in_flight=worker.max_in_flight,
         max_request_bytes=worker.max_request_bytes,
         ownership=ownership_plan(settings, worker.closing_time_s),
     )
