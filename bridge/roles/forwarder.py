@@ -90,6 +90,7 @@ def _role(ground: Ground, forwarder: Forwarder, feed: KafkaFeed) -> Role:
                 "open": len(ownership.open_partitions),
             },
             "deliveries": {"pending": forwarder.pending(), "under_way": forwarder.under_way},
+            "endpoints": len(ground.registry.endpoints),
         },
     )
 

@@ -90,6 +90,7 @@ def _worker_role(
                 "open": len(ownership.open_partitions),
             },
             "jobs": {"live": worker.live_jobs(), "waiting": len(submitter), "tracked": len(tracker)},
+            "endpoints": len(ground.registry.endpoints),
         },
     )
 

@@ -8,7 +8,7 @@ import secrets
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from bridge.adapters.vault import Vault, new_encryption_key
 from bridge.core.fanout import inline_id, partition_of
 from bridge.core.registry import endpoint_key, tenant_key
 from bridge.core.signatures import new_secret
+from bridge.shell import Process
 from bridge.webhook_messages import (
     After,
     Attempt,
@@ -61,6 +62,8 @@ class Hooks:
     stage: Stage
     receiver: Receiver
     vault: Vault
+    registered: set[str] = field(default_factory=set)
+    at_work: list[Process] = field(default_factory=list)
 
     @property
     def names(self) -> TopicNames:
@@ -73,6 +76,10 @@ class Hooks:
         given = {"url": self.receiver.url + path, "labels": {"for": endpoint_id}, "retry_schedule_s": (0.2, 0.2)}
         sealed = SealedSecret(sealed=self.vault.seal(secret, owner=endpoint_id), created=now)
         await self.put(Endpoint(id=endpoint_id, created=now, changed=now, secrets=(sealed,), **{**given, **fields}))
+        self.registered.add(endpoint_id)
+        async with asyncio.timeout(PATIENCE_S):  # an event committed before a worker knows of it is not for it
+            while any(_endpoints_known(process) != len(self.registered) for process in self.at_work):
+                await SystemClock().wait(asyncio.Event(), 0.01)
         return secret
 
     async def put(self, record: Endpoint | TenantSecrets) -> None:
@@ -135,6 +142,12 @@ class Hooks:
         return await self.until_told(self.names.attempts, Attempt, endpoint_id, enough)
 
 
+def _endpoints_known(process: Process) -> object:
+    worker = process.state()["worker"]
+    assert isinstance(worker, dict)
+    return worker["endpoints"]
+
+
 def fresh_secret() -> str:
     return new_secret(SignatureScheme.V1, secrets.token_bytes(32))
 
@@ -153,7 +166,8 @@ async def hooks_on(broker: RunningBroker) -> AsyncIterator[Hooks]:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def hooks(broker: RunningBroker) -> AsyncIterator[Hooks]:
     """A worker and a forwarder at work, and all around them."""
-    async with hooks_on(broker) as hooks, worker_here(hooks.stage.settings, "worker", "forwarder"):
+    async with hooks_on(broker) as hooks, worker_here(hooks.stage.settings, "worker", "forwarder") as here:
+        hooks.at_work.append(here.process)
         yield hooks
 
 
