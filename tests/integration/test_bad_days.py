@@ -12,9 +12,13 @@ from tests.integration.conftest import Stage, stage_on
 from tests.integration.stack import KEY, WorkerHere, worker_here, worker_process
 
 
+class _WorkerState(msgspec.Struct):
+    jobs: dict[str, int]
+
+
 def tracked(worker: WorkerHere) -> int:
     """How many jobs TAMS holds for it."""
-    jobs = msgspec.convert(worker.process.state()["worker"], type=dict[str, dict[str, int]])["jobs"]
+    jobs = msgspec.convert(worker.process.state()["worker"], type=_WorkerState).jobs
     return jobs["tracked"]
 
 
