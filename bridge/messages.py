@@ -126,6 +126,8 @@ def _printable(text: str) -> str:
     return text
 
 
+NORMAL_PRIORITY = 4
+
 RequestId = Annotated[str, AfterValidator(_printable)]
 
 LABELS_MAX_BYTES = 16 * 1024
@@ -186,6 +188,7 @@ class JobRequest(Request):
         webhook: an endpoint for this job's events alone.
         deadline_s: seconds from acceptance after which the job is given up (`expired`).
         max_attempts: how often the job may be submitted in all when TAMS fails it with TRANSITORY_ERROR.
+        priority: 0 to 9; while jobs wait to be submitted, a higher one goes first (JMS: 4 is normal).
     """
 
     params: dict[str, JsonValue]
@@ -202,6 +205,7 @@ class JobRequest(Request):
     max_attempts: int | None = Field(
         default=None, ge=1, le=100, validation_alias=AliasChoices("max_attempts", "maxAttempts")
     )
+    priority: int = Field(default=NORMAL_PRIORITY, ge=0, le=9)
 
 
 class CancelRequest(Request):
@@ -241,6 +245,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
         sequence: number of the last event published for it; the next one has `sequence + 1`.
         attempt: number of the attempt under way, from 1.
         max_attempts: how many there may be.
+        priority: 0 to 9, of its submit.
+        kind: of its graph, for what is expected of its run time.
         accepted_at: when the request was accepted (UTC).
         seed: makes the ids sent to TAMS unique to this acceptance of the request id.
         tries: how often the submit of this attempt was begun without a usable answer.
@@ -252,6 +258,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
         stop_told: whether TAMS has answered the cancel that follows from `stop`.
         missing_since: since when TAMS says it does not know the job.
         job_id: TAMS' id of the job.
+        submitted_at: when TAMS took this attempt.
+        running_at: when it was first seen running.
+        seen_at: when a look last changed something.
         status: TAMS' status word at the last change.
         queue_rank: place in the queue then.
         progress: 0 to 1, then.
@@ -270,6 +279,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     sequence: int = 0
     attempt: int = 1
     max_attempts: int = 1
+    priority: int = NORMAL_PRIORITY
+    kind: str = ""
     accepted_at: datetime
     seed: str = ""
     tries: int = 0
@@ -281,6 +292,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     stop_told: bool = False
     missing_since: datetime | None = None
     job_id: str | None = None
+    submitted_at: datetime | None = None
+    running_at: datetime | None = None
+    seen_at: datetime | None = None
     status: str | None = None
     queue_rank: int | None = None
     progress: float = 0.0

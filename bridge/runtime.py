@@ -51,7 +51,7 @@ async def build_process(settings: Settings, roles: Collection[RoleName], stack: 
     ground = await lay_ground(settings, stack)
     built: list[Role] = []
     if "worker" in roles:
-        built.append(build_worker(ground))
+        built.append(await build_worker(ground))
     if "forwarder" in roles:
         built.append(build_forwarder(ground))
     if "api" in roles:

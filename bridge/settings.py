@@ -76,6 +76,9 @@ class TamsSettings(Section):
     private_key_file: Path | None = Field(None, description="PEM file of the RSA key, for signed requests.")
     rate: float = Field(5, ge=0, allow_inf_nan=False, description="Calls a second over all workers; 0 for no limit.")
     burst: int | None = Field(None, ge=1, description="Most calls at once; as many as `rate` has in a second if empty.")
+    submit_share: float = Field(
+        0.5, gt=0, lt=1, description="Part of the calls that submit while jobs wait both to be submitted and looked at."
+    )
     concurrency: int = Field(16, ge=1, le=1000, description="Most calls of a worker under way at once.")
     timeout_s: Seconds = Field(15, description="Longest time for a whole call.")
     connect_timeout_s: Seconds = Field(5, description="Longest time to connect.")
@@ -104,6 +107,9 @@ class JobSettings(Section):
         "repeat",
         description="A submit whose outcome cannot be known: again with the same `requestId`, or end as `unknown`.",
     )
+    priority_step_s: Seconds = Field(
+        60, description="How much longer waiting one step of a request's `priority` is worth, while jobs wait."
+    )
     submit_lease_s: Seconds = Field(5, description="How long after its intent was decided a POST may begin.")
     deadline_s: Seconds | None = Field(None, description="Deadline of a request that names none; none if empty.")
     deadline_grace_s: Seconds = Field(60, description="How long after its deadline a job may still end by TAMS' word.")
@@ -117,6 +123,10 @@ class PollSettings(Section):
     """When jobs are looked at."""
 
     interval_s: Seconds = Field(1, description="Shortest time between two looks at one job.")
+    max_silence_s: Seconds = Field(
+        60,
+        description="A job not looked at for this long comes first in every eighth look, whatever is expected of it.",
+    )
 
 
 class WorkerSettings(Section):

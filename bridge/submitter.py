@@ -1,12 +1,11 @@
 """ROLE worker, requests → TAMS jobs: who waits to be submitted, whose turn it is, and the POST itself."""
 
 import heapq
-from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from bridge.core.partition import Post, Submit
-from bridge.messages import Answer, Failure, NotSent
+from bridge.messages import NORMAL_PRIORITY, Answer, Failure, NotSent
 from bridge.ports import Clock
 from bridge.upstream import Upstream
 
@@ -24,18 +23,27 @@ class SubmitOwner(Protocol):
 
 
 class Submitter:
-    """The line of jobs that wait for TAMS, first come first served over all partitions of this worker.
+    """The line of jobs that wait for TAMS, over all partitions of this worker.
+
+    Within a priority, first come first served. Each step of priority counts as so much longer waiting, so that a job
+    of a low one is overtaken by what comes within that time after it, and by nothing later.
 
     Args:
         upstream: the way to TAMS.
         clock: for leases.
-        room: how many more jobs TAMS may be given now.
+        priority_step: how much longer waiting one step of priority is worth.
     """
 
-    def __init__(self, upstream: Upstream, *, clock: Clock, room: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        clock: Clock,
+        priority_step: timedelta = timedelta(minutes=1),
+    ) -> None:
         self._upstream = upstream
         self._clock = clock
-        self._room = room
+        self._priority_step = priority_step
         self._owners: dict[tuple[int, str], SubmitOwner] = {}
         self._ready: list[tuple[datetime, int, str]] = []
         self._later: list[tuple[datetime, datetime, int, str]] = []
@@ -51,10 +59,11 @@ class Submitter:
         if key in self._owners:
             return
         self._owners[key] = owner
+        since = submit.since - (submit.priority - NORMAL_PRIORITY) * self._priority_step
         if submit.not_before is None or submit.not_before <= self._clock.now():
-            heapq.heappush(self._ready, (submit.since, *key))
+            heapq.heappush(self._ready, (since, *key))
         else:
-            heapq.heappush(self._later, (submit.not_before, submit.since, *key))
+            heapq.heappush(self._later, (submit.not_before, since, *key))
         self._upstream.changed.set()
 
     def withdraw(self, owner: SubmitOwner, request_id: str) -> None:
@@ -73,7 +82,7 @@ class Submitter:
             heapq.heappush(self._ready, heapq.heappop(self._later)[1:])
         while self._ready and self._ready[0][1:] not in self._owners:
             heapq.heappop(self._ready)
-        return bool(self._ready) and self._room() > 0
+        return bool(self._ready) and self._has_room()
 
     def ready_in(self) -> float:
         """Seconds until the next waiting job may be submitted; infinity if none waits for its time."""
@@ -83,7 +92,7 @@ class Submitter:
 
     def may_skip_the_line(self) -> bool:
         """Whether a job that has just come may have its turn at once: nobody waits, and a call may be made now."""
-        return not self._owners and self._room() > 0 and self._upstream.available_at() <= self._clock.monotonic()
+        return not self._owners and self._has_room() and self._upstream.available_at() <= self._clock.monotonic()
 
     def grant_next(self) -> None:
         """Give the first in line its turn; only if `is_ready`, and with a call reserved."""
@@ -105,6 +114,9 @@ class Submitter:
         if answers:
             self.under_way -= answers
             self._upstream.changed.set()
+
+    def _has_room(self) -> bool:
+        return self._upstream.room(self.under_way) > 0
 
     async def post(self, owner: SubmitOwner, post: Post) -> None:
         """Create the job at TAMS, if its lease still stands; the owner calls `settled` for what it is then told."""

@@ -2,15 +2,24 @@
 
 from collections import deque
 from collections.abc import Coroutine, Hashable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
-from bridge.core.polling import PollPolicy
-from bridge.messages import Answer, Done, Missing, Refused, Seen
+from bridge.core.polling import JobHistory, PollPolicy
+from bridge.messages import Answer, Done, JobRecord, Missing, Refused, Seen
 from bridge.ports import Clock
 from bridge.upstream import Upstream
 
 Key = tuple[int, str]
 """Partition and request id."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _TrackedJob:
+    owner: "TrackOwner"
+    request_id: str
+    job_id: str
 
 
 class TrackOwner(Protocol):
@@ -38,7 +47,7 @@ class Tracker:
         self._upstream = upstream
         self._policy = policy
         self._clock = clock
-        self._jobs: dict[Hashable, tuple[TrackOwner, str, str]] = {}
+        self._jobs: dict[Hashable, _TrackedJob] = {}
         self._cancels: deque[Key] = deque()
         self._to_cancel: set[Key] = set()
 
@@ -46,12 +55,22 @@ class Tracker:
         """How many jobs are tracked."""
         return len(self._jobs)
 
-    def track(self, owner: TrackOwner, request_id: str, job_id: str) -> None:
-        """Look at a job from now on; safe to repeat."""
-        key = (owner.number, request_id)
-        if key not in self._jobs:
-            self._policy.add(key, now=self._clock.monotonic())
-        self._jobs[key] = (owner, request_id, job_id)
+    def track(self, owner: TrackOwner, job_id: str, record: JobRecord) -> None:
+        """Look at a job from now on; safe to repeat.
+
+        Args:
+            owner: who is told what looks come to.
+            job_id: TAMS' id of the job.
+            record: the job as it stands.
+        """
+        key = (owner.number, record.request_id)
+        tracked = self._jobs.get(key)
+        if tracked is not None and tracked.job_id == job_id:
+            return
+        self.drop(owner, record.request_id)
+        self._policy.add(key, self._history(record), now=self._clock.monotonic())
+        self._jobs[key] = _TrackedJob(owner, record.request_id, job_id)
+        self._upstream.held = len(self._jobs)
         self._upstream.changed.set()
 
     def drop(self, owner: TrackOwner, request_id: str) -> None:
@@ -60,12 +79,13 @@ class Tracker:
         if self._jobs.pop(key, None) is not None:
             self._policy.discard(key)
             self._to_cancel.discard(key)
+            self._upstream.held = len(self._jobs)
             self._upstream.changed.set()
 
     def drop_all(self, owner: TrackOwner) -> None:
         """An owner has lost its partition."""
-        for held_by, request_id, _ in [job for job in self._jobs.values() if job[0].number == owner.number]:
-            self.drop(held_by, request_id)
+        for job in [job for job in self._jobs.values() if job.owner.number == owner.number]:
+            self.drop(job.owner, job.request_id)
 
     def cancel(self, owner: TrackOwner, request_id: str) -> None:
         """Ask TAMS to cancel a tracked job as soon as a call may be made; safe to repeat."""
@@ -95,21 +115,40 @@ class Tracker:
 
     def look_next(self) -> Coroutine[None, None, None]:
         """Look at the next job; only if `has_look`, and with a call reserved."""
-        key = self._policy.take()
-        return self._look(key, *self._jobs[key])
+        key = self._policy.take(now=self._clock.monotonic())
+        return self._look(key, self._jobs[key])
 
     async def _cancel(self, key: Key) -> None:
-        owner, request_id, job_id = self._jobs[key]
-        answer = await self._upstream.cancel(request_id, job_id)
-        if key not in self._jobs:
+        job = self._jobs[key]
+        answer = await self._upstream.cancel(job.request_id, job.job_id)
+        if self._jobs.get(key) is not job:
             return
         if isinstance(answer, Done | Missing | Refused):  # stays in `_to_cancel`: told once while tracked
             self._policy.hurry(key, now=self._clock.monotonic())
-            owner.cancel_answered(request_id, job_id, answer)
+            job.owner.cancel_answered(job.request_id, job.job_id, answer)
         else:
             self._cancels.append(key)
 
-    async def _look(self, key: Hashable, owner: TrackOwner, request_id: str, job_id: str) -> None:
-        answer = await self._upstream.look(request_id, job_id)
-        self._policy.looked(key, answer.view if isinstance(answer, Seen) else None, now=self._clock.monotonic())
-        owner.looked(request_id, job_id, answer)
+    async def _look(self, key: Hashable, job: _TrackedJob) -> None:
+        answer = await self._upstream.look(job.request_id, job.job_id)
+        if self._jobs.get(key) is job:
+            self._policy.looked(key, answer.view if isinstance(answer, Seen) else None, now=self._clock.monotonic())
+        job.owner.looked(job.request_id, job.job_id, answer)
+
+    def _history(self, record: JobRecord) -> JobHistory:
+        """The record's times on the policy's clock, which is another one in every process."""
+        now = self._clock.now()
+        monotonic = self._clock.monotonic()
+
+        def ago(time: datetime) -> float:
+            return monotonic - max((now - time).total_seconds(), 0.0)
+
+        submitted_at = ago(record.submitted_at or record.accepted_at)
+        return JobHistory(
+            kind=record.kind,
+            submitted_at=submitted_at,
+            seen_at=ago(record.seen_at) if record.seen_at else submitted_at,
+            running_at=ago(record.running_at) if record.running_at else None,
+            queue_rank=record.queue_rank,
+            progress=record.progress,
+        )

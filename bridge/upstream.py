@@ -7,9 +7,11 @@ from datetime import timedelta
 
 from bridge.core.breaker import Breaker
 from bridge.core.budget import RateBudget
+from bridge.core.in_flight import InFlightCap
 from bridge.messages import Ambiguous, Answer, NotSent, TryLater, Unauthorized
 from bridge.ports import Surroundings, Tams
 
+_CREATE = "create"
 _THROTTLED_PAUSE = timedelta(seconds=1)
 
 
@@ -34,10 +36,13 @@ class Upstream:
     A call is made in two steps: `reserve`, when `available_at` has passed, and then exactly one of `create`, `look`,
     `cancel` (which end the reservation themselves) or `release`.
 
+    `held` is set by who tracks them: how many jobs TAMS holds for this worker.
+
     Args:
         tams: the port.
         budget: the rate.
         breaker: opens when TAMS fails.
+        cap: how many jobs TAMS takes at once.
         concurrency: most calls under way at once.
         surroundings: time, randomness and who is told.
     """
@@ -48,12 +53,14 @@ class Upstream:
         *,
         budget: RateBudget,
         breaker: Breaker,
+        cap: InFlightCap,
         concurrency: int,
         surroundings: Surroundings,
     ) -> None:
         self._tams = tams
         self._budget = budget
         self._breaker = breaker
+        self._cap = cap
         self._concurrency = concurrency
         self._clock = surroundings.clock
         self._chance = surroundings.chance
@@ -61,6 +68,7 @@ class Upstream:
         self._under_way = 0
         self._unauthorized = False
         self._problem: str | None = None
+        self.held = 0
         self.changed = asyncio.Event()
 
     def health(self) -> UpstreamHealth:
@@ -78,6 +86,10 @@ class Upstream:
             return float("inf")
         return max(self._budget.available_at(), self._breaker.available_at())
 
+    def room(self, under_way: int) -> int:
+        """How many more jobs TAMS may be given, beside those it holds and the submits under way."""
+        return self._cap.room(self.held + under_way, self._clock.monotonic())
+
     def reserve(self) -> None:
         """Take the right to make one call."""
         self._budget.take()
@@ -91,7 +103,7 @@ class Upstream:
 
     async def create(self, request_id: str, tams_request_id: str, params: bytes) -> Answer:
         """Create a job."""
-        return await self._call("create", request_id, self._tams.create(tams_request_id, params))
+        return await self._call(_CREATE, request_id, self._tams.create(tams_request_id, params))
 
     async def look(self, request_id: str, job_id: str) -> Answer:
         """Read a job."""
@@ -111,12 +123,13 @@ class Upstream:
             if answer is None:
                 self._breaker.abandoned()
             else:
-                self._learn(answer)
+                self._learn(call, answer)
                 self._telemetry.called(call, request_id, answer, self._clock.monotonic() - sent_at)
             self._ended(sent_at=sent_at)
 
-    def _learn(self, answer: Answer) -> None:
+    def _learn(self, call: str, answer: Answer) -> None:
         now, before = self._clock.monotonic(), self.health()
+        creates = call == _CREATE
         match answer:
             case Unauthorized(failure):
                 self._unauthorized, self._problem = True, failure.message
@@ -124,12 +137,18 @@ class Upstream:
             case NotSent(failure) | Ambiguous(failure):
                 self._problem = failure.message
                 self._breaker.failed(now=now, chance=self._chance.random())
-            case TryLater(failure, retry_after):
+            case TryLater(_, retry_after, throttled):
                 self._breaker.abandoned()
-                self._budget.throttled((retry_after or _THROTTLED_PAUSE) / timedelta(seconds=1), now=now)
+                if not (creates and throttled and self._cap.refused(self.held, now)):
+                    pause = (retry_after or _THROTTLED_PAUSE) / timedelta(seconds=1)
+                    self._budget.throttled(pause, too_fast=throttled, now=now)
             case _:
                 self._unauthorized, self._problem = False, None
                 self._breaker.succeeded()
+                if creates:
+                    self._cap.taken()
+                else:
+                    self._cap.other_call_passed()
         self._tell_of_change(before, self.health())
 
     def _tell_of_change(self, before: UpstreamHealth, after: UpstreamHealth) -> None:

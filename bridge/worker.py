@@ -35,6 +35,7 @@ class WorkerPlan:
         policy: what the user chose about the life of jobs.
         max_waiting: most jobs of this process that wait to be submitted.
         max_request_bytes: longest request value taken.
+        submit_share: part of the calls that submit while looks wait, too.
         ownership: how partitions are held.
     """
 
@@ -43,6 +44,7 @@ class WorkerPlan:
     policy: JobPolicy
     max_waiting: int = 1_000
     max_request_bytes: int = 2 * 1024 * 1024
+    submit_share: float = 0.5
     ownership: OwnershipPlan = field(default_factory=OwnershipPlan)
 
 
@@ -194,7 +196,7 @@ class PartitionOwner:
                     self._posts += 1
                     self._tasks.create_task(self._submitter.post(self, action))
                 case Track():
-                    self._tracker.track(self, action.request_id, action.job_id)
+                    self._tracker.track(self, action.job_id, action.record)
                 case Cancel():
                     self._tracker.cancel(self, action.request_id)
                 case Rest():
@@ -261,7 +263,7 @@ class Worker:
         self._plan = plan
         self._surroundings = surroundings
         self._clock = surroundings.clock
-        self._turns = Turns()
+        self._turns = Turns(submit_share=plan.submit_share)
         self.ownership = Ownership(
             self._take_over,
             feed=feed,

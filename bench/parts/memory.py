@@ -14,6 +14,7 @@ from bridge.adapters.kafka.topics import Topics
 from bridge.core.documents import read_job
 from bridge.core.jobs import JobPolicy, accept, grant, submitted
 from bridge.core.requests import JobArrival
+from bridge.core.run_times import kind_of
 from bridge.messages import JobRecord, JobRequest, Seen
 from bridge.ports import Changes
 from bridge.settings import Settings
@@ -92,6 +93,7 @@ def _record(number: int, document: bytes) -> JobRecord:
         request_id=name,
         request=JobRequest(params={}, labels={"tenant": "acme"}),
         params=PARAMS,
+        kind=kind_of(("CheckpointLoaderSimple", "KSampler")),
         headers={},
         position=f"bench.requests-0-{number}",
     )

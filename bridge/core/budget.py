@@ -7,12 +7,18 @@ surely counted the call, so no window of TAMS' own, wherever it begins, holds mo
 import heapq
 from enum import Enum
 
+from bridge.core.pace import Pace
+
 COUNTED_AFTER = 0.1
 """Seconds after which a call that was sent is taken to have been counted, if no answer has said so before."""
 
 
 class RateBudget:
     """A rate as slots that are taken and given back.
+
+    It begins with every slot. Where several workers share the rate, `bridge.core.slots` takes all of them away first
+    (`forfeit`), and then says which are this worker's own (`gain`), which others wait for (`owe`, `give_up`), and until
+    when that is known (`renew`).
 
     Args:
         rate: calls a second over all workers; 0 for no limit.
@@ -29,7 +35,14 @@ class RateBudget:
         self._busy = 0
         self._free: list[float] = []
         self._closed_until = float("-inf")
+        self._pace = Pace()
+        self._laid_by: list[float] = []  # free times of slots that are to be given up
+        self._owed = 0
+        self._unbacked = 0  # calls taken with slots that were forfeited, for which none has been gained since
+        self._not_before = float("-inf")
+        self._valid_until = float("inf")
         self.set_share(1.0, now=float("-inf"))
+        self.slots, self.window = self._size, self._window
 
     def set_share(self, share: float, *, now: float) -> None:
         """Use only this part (0 to 1) of the rate; the rest belongs to other workers.
@@ -52,11 +65,67 @@ class RateBudget:
         if share == 0.0:
             self._size, self._free = 0, []
 
-    def available_at(self) -> float:
-        """The earliest time a call may be made; infinity when every slot is taken by a call under way."""
+    def gain(self, count: int, *, free_from: float) -> None:
+        """So many more slots are this worker's own, and free from then on."""
+        self._size += count
+        backed = min(count, self._unbacked)
+        if backed:
+            self._unbacked -= backed
+            self._not_before = max(self._not_before, free_from)
+        for _ in range(count - backed):
+            heapq.heappush(self._free, free_from)
+
+    def owe(self, count: int) -> None:
+        """So many slots are to be given up: those that are free first are laid by, and used no more."""
+        self._owed = count
+        while len(self._laid_by) < count and self._free:
+            self._laid_by.append(heapq.heappop(self._free))
+        while len(self._laid_by) > count:
+            heapq.heappush(self._free, self._laid_by.pop())
+
+    def gives_up_at(self) -> float:
+        """When the next slot that was laid by is free, and so may be given up; infinity if there is none."""
+        return min(self._laid_by, default=float("inf"))
+
+    def give_up(self, *, now: float) -> int:
+        """Let those slots go that were laid by and are free; whoever gets them may use them at once.
+
+        Returns:
+            How many.
+        """
+        kept = [free_at for free_at in self._laid_by if free_at > now]
+        given = len(self._laid_by) - len(kept)
+        self._laid_by = kept
+        self._owed -= given
+        self._size -= given
+        return given
+
+    def forfeit(self) -> None:
+        """No slot is this worker's own any more; calls that were taken and not sent must not be, see `may_send`."""
+        self._size, self._owed = 0, 0
+        self._free, self._laid_by = [], []
+        self._unbacked = self._busy
+
+    def renew(self, until: float) -> None:
+        """The slots are known to be this worker's own until then; no call is made later."""
+        self._valid_until = until
+
+    def may_send(self, *, now: float) -> bool:
+        """Whether a call that was taken may still go out; to be asked right before it does.
+
+        If not, give it back with `sent_at=None`.
+        """
+        return not self._rate or (self._unbacked == 0 and self._not_before <= now < self._valid_until)
+
+    def available_at(self, *, now: float = float("-inf")) -> float:
+        """The earliest time, from `now` on, a call may be made.
+
+        Infinity when every slot is taken by a call under way, or by then not known to be ours any more.
+        """
         if not self._rate:
             return self._closed_until
-        return max(self._free[0], self._closed_until) if self._free else float("inf")
+        at = max(self._free[0], self._closed_until, self._not_before, now) if self._free else float("inf")
+        return at if at < self._valid_until else float("inf")
 
     def take(self) -> None:
         """Use a slot; only after `available_at` has passed."""
@@ -74,12 +143,27 @@ class RateBudget:
         if not self._rate:
             return
         self._busy -= 1
-        if len(self._free) + self._busy < self._size:
-            heapq.heappush(self._free, now if sent_at is None else min(now, sent_at + COUNTED_AFTER) + self._window)
+        if self._unbacked:
+            self._unbacked -= 1
+            return
+        if len(self._free) + len(self._laid_by) + self._busy >= self._size:
+            return
+        window = self._window / self._pace.factor(now)
+        free_at = now if sent_at is None else min(now, sent_at + COUNTED_AFTER) + window
+        free_at = max(free_at, self._not_before)
+        if len(self._laid_by) < self._owed:
+            self._laid_by.append(free_at)
+        else:
+            heapq.heappush(self._free, free_at)
 
-    def throttled(self, pause: float, *, now: float) -> None:
-        """TAMS found us too fast: make no call for `pause` seconds."""
+    def throttled(self, pause: float, *, too_fast: bool, now: float) -> None:
+        """TAMS wants no call for `pause` seconds, and fewer for a while if it finds us too fast."""
+        if too_fast:
+            self._pace.throttled(now)
         self._closed_until = max(self._closed_until, now + pause)
+
+
+_ROUNDING = 1e-9
 
 
 class Turn(Enum):
@@ -91,10 +175,16 @@ class Turn(Enum):
 
 
 class Turns:
-    """Shares the budget between cancels, submits and looks: cancels first, the other two in turn while both wait."""
+    """Shares the budget between cancels, submits and looks: cancels first, the other two by shares while both wait.
 
-    def __init__(self) -> None:
-        self._last = Turn.LOOK
+    Args:
+        submit_share: of the calls made while jobs wait to be submitted and jobs wait to be looked at, above 0 and
+            below 1: those that submit.
+    """
+
+    def __init__(self, *, submit_share: float = 0.5) -> None:
+        self._submit_share = submit_share
+        self._saved = 1.0 - submit_share  # so that the first turn is a submit's
 
     def choose(self, *, cancel: bool, submit: bool, look: bool) -> Turn | None:
         """Whose turn it is.
@@ -105,8 +195,10 @@ class Turns:
         if cancel:
             return Turn.CANCEL
         if submit and look:
-            self._last = Turn.LOOK if self._last is Turn.SUBMIT else Turn.SUBMIT
-            return self._last
+            self._saved += self._submit_share
+            if self._saved < 1.0 - _ROUNDING:
+                return Turn.LOOK
+            self._saved -= 1.0
         if submit:
             return Turn.SUBMIT
         return Turn.LOOK if look else None

@@ -141,6 +141,8 @@ def accept(arrival: JobArrival, policy: JobPolicy, now: datetime) -> Step:
         request_id=arrival.request_id,
         phase=Phase.ACCEPTED,
         max_attempts=request.max_attempts or policy.max_attempts,
+        priority=request.priority,
+        kind=arrival.kind,
         accepted_at=now,
         seed=f"{arrival.position}@{now.timestamp():.3f}",
         deadline=None if deadline is None else now + deadline,
@@ -277,7 +279,7 @@ def _created(record: JobRecord, view: JobView, policy: JobPolicy, now: datetime,
     tracked = _move(
         record, Phase.TRACKING, doubt=False, tries=0, lease_until=None, not_before=None, error=None, job_id=view.job_id
     )
-    told = _tell(_with_view(tracked, view), EventType.SUBMITTED, now)
+    told = _tell(_with_view(replace(tracked, submitted_at=now), view, now), EventType.SUBMITTED, now)
     if view.status in STATUS_ORDER:
         return told
     ended = _seen(told.record, view, policy, now, chance)
@@ -287,11 +289,11 @@ def _created(record: JobRecord, view: JobView, policy: JobPolicy, now: datetime,
 def _seen(record: JobRecord, view: JobView, policy: JobPolicy, now: datetime, chance: float) -> Step:
     match view.status:
         case TamsStatus.SUCCESS:
-            return _end(_with_view(record, view), Phase.SUCCESS, policy, now)
+            return _end(_with_view(record, view, now), Phase.SUCCESS, policy, now)
         case TamsStatus.CANCELED:
-            return _end(_with_view(record, view), _stopped_as(record), policy, now, _stop_failure(record))
+            return _end(_with_view(record, view, now), _stopped_as(record), policy, now, _stop_failure(record))
         case TamsStatus.FAILED:
-            return _failed(_with_view(record, view), view, policy, now, chance)
+            return _failed(_with_view(record, view, now), view, policy, now, chance)
         case _:
             return _live(record, view, now)
 
@@ -309,6 +311,9 @@ def _failed(record: JobRecord, view: JobView, policy: JobPolicy, now: datetime, 
         not_before=now + policy.retry.pause(record.attempt, chance),
         error=failure,
         job_id=None,
+        submitted_at=None,
+        running_at=None,
+        seen_at=None,
         job=NOTHING,
         status=None,
         queue_rank=None,
@@ -323,7 +328,7 @@ def _live(record: JobRecord, view: JobView, now: datetime) -> Step:
     if 0 < after < before or not _has_moved(record, view):
         return Step(record)
     running = view.status == TamsStatus.RUNNING or (after == 0 and before == STATUS_ORDER[TamsStatus.RUNNING])
-    return _tell(_with_view(record, view), EventType.RUNNING if running else EventType.WAITING, now)
+    return _tell(_with_view(record, view, now), EventType.RUNNING if running else EventType.WAITING, now)
 
 
 def _has_moved(record: JobRecord, view: JobView) -> bool:
@@ -335,9 +340,12 @@ def _has_moved(record: JobRecord, view: JobView) -> bool:
     )
 
 
-def _with_view(record: JobRecord, view: JobView) -> JobRecord:
+def _with_view(record: JobRecord, view: JobView, now: datetime) -> JobRecord:
+    starts = view.status == TamsStatus.RUNNING and record.running_at is None
     return replace(
         record,
+        running_at=now if starts else record.running_at,
+        seen_at=now,
         status=view.status,
         queue_rank=view.queue_rank,
         progress=max(record.progress, view.progress),

@@ -13,17 +13,18 @@ from bridge.core import jobs
 from bridge.core.jobs import JobPolicy, Step
 from bridge.core.requests import CancelArrival, JobArrival, read_request
 from bridge.errors import UnreadableRequest
-from bridge.messages import Answer, DeadLetterReason, JobRecord, Phase
+from bridge.messages import NORMAL_PRIORITY, Answer, DeadLetterReason, JobRecord, Phase
 from bridge.ports import Arrival, Changes, DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """The job waits for its turn to be submitted, from `not_before` on; `since` orders the waiting."""
+    """The job waits for its turn to be submitted, from `not_before` on; `since` and `priority` order the waiting."""
 
     request_id: str
     since: datetime
     not_before: datetime | None
+    priority: int = NORMAL_PRIORITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +40,10 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Look at the job from time to time."""
+    """Look at the job from time to time; its record tells what is known of it so far."""
 
-    request_id: str
     job_id: str
+    record: JobRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +256,16 @@ class Partition:
     def _next_actions(self, record: JobRecord) -> list[Action]:
         match record.phase:
             case Phase.ACCEPTED:
-                return [Submit(record.request_id, record.accepted_at, record.not_before)]
+                return [_submit(record)]
             case Phase.SUBMITTING:
                 is_under_way = record.lease_until is not None
-                return [] if is_under_way else [Submit(record.request_id, record.accepted_at, record.not_before)]
+                return [] if is_under_way else [_submit(record)]
             case Phase.TRACKING if record.job_id is not None:
                 cancel = [Cancel(record.request_id, record.job_id)] if record.stop and not record.stop_told else []
-                return [Track(record.request_id, record.job_id), *cancel]
+                return [Track(record.job_id, record), *cancel]
             case _:
                 return [Rest(record.request_id)]
+
+
+def _submit(record: JobRecord) -> Submit:
+    return Submit(record.request_id, record.accepted_at, record.not_before, record.priority)

@@ -1,11 +1,13 @@
 """Reading the requests topic: what is a job, what is a cancel, and what can never become either."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
+from bridge.core.run_times import kind_of
 from bridge.errors import UnreadableRequest
 from bridge.messages import NOTHING, REQUEST_ID_MAX_BYTES, CancelRequest, DeadLetterReason, JobRequest, is_request_id
 from bridge.ports import Arrival
@@ -28,6 +30,7 @@ class JobArrival:
         request_id: given, or found (key, `ce_id`, position).
         request: what was asked.
         params: the graph, as received.
+        kind: of the graph, see `run_times.kind_of`.
         headers: those of `COPIED_HEADERS` that the record had.
         position: `<topic>-<partition>-<offset>`, unique in this cluster.
     """
@@ -35,6 +38,7 @@ class JobArrival:
     request_id: str
     request: JobRequest
     params: bytes
+    kind: str
     headers: dict[str, str]
     position: str
 
@@ -80,9 +84,18 @@ def read_request(arrival: Arrival, *, topic: str, partition: int, max_bytes: int
         request_id=request.request_id or _implied_id(arrival, position),
         request=request,
         params=bytes(raw.params),
+        kind=kind_of(_node_classes(request.params)),
         headers=_copied_headers(arrival),
         position=position,
     )
+
+
+def _node_classes(params: Mapping[str, JsonValue]) -> Iterator[str]:
+    for node in params.values():
+        if isinstance(node, dict):
+            name = node.get("classType", node.get("class_type"))
+            if isinstance(name, str):
+                yield name
 
 
 def _parse(value: bytes) -> _RawRequest:

@@ -1,18 +1,27 @@
 """How a worker is put together."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from bridge.adapters.kafka.feed import KafkaFeed
 from bridge.adapters.kafka.ledger import KafkaLedgers
+from bridge.adapters.kafka.publishing import KafkaPublisher
+from bridge.adapters.kafka.run_times import KafkaRunTimes
 from bridge.adapters.tams import TamsClient, authorization, fast_transport
 from bridge.adapters.telemetry import WorkerTelemetry
 from bridge.core.breaker import Breaker
 from bridge.core.budget import RateBudget
+from bridge.core.in_flight import InFlightCap
 from bridge.core.jobs import JobPolicy
-from bridge.core.polling import FairTurns
+from bridge.core.polling import LeastDelay, LookReason
+from bridge.core.run_times import RunTimes
 from bridge.ports import Surroundings
 from bridge.roles.ground import Ground, Role, back_off, export, ownership_plan, ownership_problems
 from bridge.settings import Settings
@@ -23,7 +32,7 @@ from bridge.upstream import Upstream
 from bridge.worker import Worker, WorkerPlan
 
 
-def build_worker(ground: Ground) -> Role:
+async def build_worker(ground: Ground) -> Role:
     """Put a worker together.
 
     Raises:
@@ -38,15 +47,23 @@ def build_worker(ground: Ground) -> Role:
         tams,
         budget=RateBudget(settings.tams.rate, burst=settings.tams.burst),
         breaker=Breaker(threshold=3, back_off=back_off(1, 30)),
+        cap=InFlightCap(settings.worker.max_in_flight),
         concurrency=settings.tams.concurrency,
         surroundings=surroundings,
     )
-    tracker = Tracker(upstream, policy=FairTurns(interval=settings.poll.interval_s), clock=clock)
-    submitter = Submitter(
-        upstream,
+    run_times, waits = RunTimes(), RunTimes()
+    policy = LeastDelay(run_times, waits, interval=settings.poll.interval_s, max_silence=settings.poll.max_silence_s)
+    publisher = await ground.stack.enter_async_context(KafkaPublisher(settings))
+    learned = KafkaRunTimes(
+        settings,
+        ground.names.run_times,
+        {"run": run_times, "wait": waits},
+        publisher=publisher,
         clock=clock,
-        room=lambda: settings.worker.max_in_flight - len(tracker) - submitter.under_way,
     )
+    tracker = Tracker(upstream, policy=policy, clock=clock)
+    priority_step = timedelta(seconds=settings.jobs.priority_step_s)
+    submitter = Submitter(upstream, clock=clock, priority_step=priority_step)
     requests = ground.names.requests
     feed = KafkaFeed(settings, topic=requests, group=settings.worker.group, clock=clock)
     worker = Worker(
@@ -59,17 +76,28 @@ def build_worker(ground: Ground) -> Role:
         plan=_worker_plan(settings, requests, ground.counts[requests]),
         surroundings=surroundings,
     )
-    _export_worker(ground.metrics, worker, upstream, submitter, tracker, feed)
-    return _worker_role(ground, worker, upstream, submitter, tracker, feed)
+    parts = _Parts(worker, upstream, submitter, tracker, feed, learned)
+    _export_worker(ground.metrics, parts)
+    _export_polling(ground.metrics, policy, run_times)
+    return _worker_role(ground, parts)
 
 
-def _worker_role(
-    ground: Ground, worker: Worker, upstream: Upstream, submitter: Submitter, tracker: Tracker, feed: KafkaFeed
-) -> Role:
-    ownership = worker.ownership
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    worker: Worker
+    upstream: Upstream
+    submitter: Submitter
+    tracker: Tracker
+    feed: KafkaFeed
+    learned: KafkaRunTimes
+
+
+def _worker_role(ground: Ground, parts: _Parts) -> Role:
+    worker, feed, learned, ownership = parts.worker, parts.feed, parts.learned, parts.worker.ownership
 
     async def work() -> None:
         await ground.registry_tail.caught_up.wait()  # an event committed before would miss its endpoints
+        await learned.tail.caught_up.wait()  # jobs restored are planned by what is known of them
         await worker.run()
 
     async def read() -> None:
@@ -80,16 +108,20 @@ def _worker_role(
         name="worker",
         work=(Part("worker", work, worker.stop),),
         feeds=(Part("requests feed", read, feed.stop),),
+        tails=(
+            Part("run times tail", learned.tail.run, learned.tail.stop),
+            Part("run times", learned.run, learned.stop),
+        ),
         problems=lambda: [
             *ownership_problems(ownership.assigned_partitions, ownership.open_partitions, "request"),
-            *_tams_problems(upstream),
+            *_tams_problems(parts.upstream),
         ],
         state=lambda: {
             "partitions": {
                 "assigned": len(ownership.assigned_partitions),
                 "open": len(ownership.open_partitions),
             },
-            "jobs": {"live": worker.live_jobs(), "waiting": len(submitter), "tracked": len(tracker)},
+            "jobs": {"live": worker.live_jobs(), "waiting": len(parts.submitter), "tracked": len(parts.tracker)},
             "endpoints": len(ground.registry.endpoints),
         },
     )
@@ -129,26 +161,52 @@ def _worker_plan(settings: Settings, topic: str, partitions: int) -> WorkerPlan:
         policy=job_policy(settings),
         max_waiting=worker.max_waiting,
         max_request_bytes=worker.max_request_bytes,
+        submit_share=settings.tams.submit_share,
         ownership=ownership_plan(settings, worker.closing_time_s),
     )
 
 
-def _export_worker(
-    metrics: CollectorRegistry,
-    worker: Worker,
-    upstream: Upstream,
-    submitter: Submitter,
-    tracker: Tracker,
-    feed: KafkaFeed,
-) -> None:
+def _export_worker(metrics: CollectorRegistry, parts: _Parts) -> None:
+    upstream = parts.upstream
     export(
         metrics,
         {
-            "jobs_live": ("Jobs of this process that have not ended.", worker.live_jobs),
-            "jobs_waiting": ("Jobs that wait to be submitted.", submitter.__len__),
-            "jobs_tracked": ("Jobs that TAMS holds for this process.", tracker.__len__),
-            "requests_lag": ("Requests read so far behind the topic's end.", lambda: sum(feed.lag().values())),
+            "jobs_live": ("Jobs of this process that have not ended.", parts.worker.live_jobs),
+            "jobs_waiting": ("Jobs that wait to be submitted.", parts.submitter.__len__),
+            "jobs_tracked": ("Jobs that TAMS holds for this process.", parts.tracker.__len__),
+            "requests_lag": ("Requests read so far behind the topic's end.", lambda: sum(parts.feed.lag().values())),
             "tams_reachable": ("1 unless TAMS fails.", lambda: upstream.health().reachable),
             "tams_authorized": ("1 unless TAMS refuses our credentials.", lambda: upstream.health().authorized),
         },
     )
+
+
+def _export_polling(metrics: CollectorRegistry, policy: LeastDelay, run_times: RunTimes) -> None:
+    export(
+        metrics,
+        {
+            "poll_delay_seconds": (
+                "Estimate of how long ends have gone unnoticed of late.",
+                lambda: policy.delay_estimate,
+            ),
+            "poll_price_seconds": ("Delay to be expected of a job at which it is looked at.", lambda: policy.price),
+            "kinds_learned": ("Kinds of graph whose run times are known, coarser ones included.", run_times.__len__),
+        },
+    )
+    metrics.register(_Looks(policy))
+
+
+class _Looks(Collector):
+    """Counts what the policy counts."""
+
+    def __init__(self, policy: LeastDelay) -> None:
+        self._policy = policy
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        counted = CounterMetricFamily(
+            "tams_bridge_looks", "Looks at jobs, by what made each worth a call.", labels=["reason"]
+        )
+        for reason in LookReason:
+            counted.add_metric([reason], self._policy.looks[reason])
+        yield counted

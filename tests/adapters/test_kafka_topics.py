@@ -32,10 +32,10 @@ async def partitions(topics: Topics) -> dict[str, int]:
     return {state.name.partition(".")[2]: state.partitions for state in await topics.check()}
 
 
-REGISTRY = ("endpoints", "endpoints.status", "api-keys")
-COMPACTED = ("jobs", "deliveries", *REGISTRY)
+UNDIVIDED = ("endpoints", "endpoints.status", "api-keys", "run-times", "budget")
+COMPACTED = ("jobs", "deliveries", "endpoints", "endpoints.status", "api-keys", "run-times")
 OTHERS = (
-    *("requests", "progress", "success", "failed", "dead-letter"),
+    *("requests", "progress", "success", "failed", "dead-letter", "budget"),
     *("dispatch", "attempts", "deliveries.dead", "endpoints.notices"),
 )
 
@@ -45,7 +45,7 @@ async def test_what_was_created_is_fine(topics: Topics) -> None:
 
     assert set(created) == set(topics.names.all)
     assert await problems(topics) == {}
-    expected = {name: 1 if name in REGISTRY else PARTITIONS for name in (*COMPACTED, *OTHERS)}
+    expected = {name: 1 if name in UNDIVIDED else PARTITIONS for name in (*COMPACTED, *OTHERS)}
     assert await partitions(topics) == expected
 
 
@@ -71,7 +71,7 @@ async def test_created_topics_follow_the_partitions_of_a_requests_topic_that_is_
     await topics.create()
 
     assert {name: count for name, count in (await partitions(topics)).items() if count != 3} == dict.fromkeys(
-        REGISTRY, 1
+        UNDIVIDED, 1
     )
 
 
@@ -115,7 +115,7 @@ async def test_a_ledger_of_another_partition_count_is_named(
     assert f"has 5 partitions but {settings.topics.prefix}.{of} has 2" in (await problems(topics))[ledger]
 
 
-@pytest.mark.parametrize("registry", REGISTRY)
+@pytest.mark.parametrize("registry", UNDIVIDED)
 async def test_a_registry_whose_records_have_no_order_is_named(
     registry: str, topics: Topics, settings: Settings
 ) -> None:
@@ -128,7 +128,7 @@ async def test_a_registry_whose_records_have_no_order_is_named(
 
 @pytest.mark.parametrize("state", COMPACTED)
 async def test_state_that_would_be_deleted_with_time_is_named(state: str, topics: Topics, settings: Settings) -> None:
-    count = 1 if state in REGISTRY else PARTITIONS
+    count = 1 if state in UNDIVIDED else PARTITIONS
     name = f"{settings.topics.prefix}.{state}"
     await make_topic(settings.kafka.bootstrap_servers, name, count, cleanup_policy="delete")
     await topics.create()

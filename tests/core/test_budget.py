@@ -184,7 +184,7 @@ def test_throttled_makes_no_call_until_the_pause_is_over(rate: int) -> None:
     """What TAMS says about its rate beats what we believe about it."""
     budget = RateBudget(rate)
 
-    budget.throttled(7.0, now=1.0)
+    budget.throttled(7.0, too_fast=False, now=1.0)
 
     assert budget.available_at() == 8.0
 
@@ -192,9 +192,9 @@ def test_throttled_makes_no_call_until_the_pause_is_over(rate: int) -> None:
 def test_later_and_shorter_throttle_does_not_cut_the_pause() -> None:
     """The longest pause asked for holds."""
     budget = RateBudget(5)
-    budget.throttled(7.0, now=1.0)
+    budget.throttled(7.0, too_fast=False, now=1.0)
 
-    budget.throttled(1.0, now=2.0)
+    budget.throttled(1.0, too_fast=False, now=2.0)
 
     assert budget.available_at() == 8.0
 
@@ -285,3 +285,43 @@ def test_submits_and_looks_alternate_while_both_wait() -> None:
     chosen = [turns.choose(cancel=False, submit=True, look=True) for _ in range(4)]
 
     assert chosen == [Turn.SUBMIT, Turn.LOOK, Turn.SUBMIT, Turn.LOOK]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.8])
+def test_submits_get_their_share_of_the_calls_while_both_wait(share: float) -> None:
+    turns = Turns(submit_share=share)
+
+    chosen = [turns.choose(cancel=False, submit=True, look=True) for _ in range(1000)]
+
+    assert abs(chosen.count(Turn.SUBMIT) - 1000 * share) <= 1
+    assert chosen[0] is Turn.SUBMIT
+
+
+def test_what_submits_do_not_need_is_not_saved_up_for_them() -> None:
+    """A burst after a quiet hour must not shut out the looks."""
+    turns = Turns(submit_share=0.5)
+    for _ in range(100):
+        turns.choose(cancel=False, submit=False, look=True)
+
+    chosen = [turns.choose(cancel=False, submit=True, look=True) for _ in range(10)]
+
+    assert chosen.count(Turn.LOOK) == 5
+
+
+def test_too_many_calls_halve_the_pace_at_which_slots_come_free() -> None:
+    """The rate of the settings may be more than TAMS admits."""
+    budget = RateBudget(1)
+    budget.throttled(0.0, too_fast=True, now=100.0)
+
+    spend(budget, 100.0)
+
+    assert budget.available_at() == 102.0
+
+
+def test_an_overloaded_tams_is_left_alone_but_not_met_more_slowly_afterwards() -> None:
+    budget = RateBudget(1)
+    budget.throttled(3.0, too_fast=False, now=100.0)
+
+    spend(budget, 103.0)
+
+    assert budget.available_at() == 104.0

@@ -178,11 +178,11 @@ def test_every_phase_has_its_row_in_the_table() -> None:
 
 def test_accepted_request_is_told_with_its_labels_and_what_was_ignored() -> None:
     """The first event is number one."""
-    step = jobs.accept(job_arrival("a.b", labels={"t": "x"}, priority=1), POLICY, NOW)
+    step = jobs.accept(job_arrival("a.b", labels={"t": "x"}, colour=1), POLICY, NOW)
 
     (event,) = step.events
     assert (event.id, event.type, event.sequence, event.attempt, event.time, event.labels, event.unknown_fields) == (
-        "a.b.1", EventType.ACCEPTED, 1, 1, NOW, {"t": "x"}, ("priority",),
+        "a.b.1", EventType.ACCEPTED, 1, 1, NOW, {"t": "x"}, ("colour",),
     )  # fmt: skip
 
 

@@ -80,6 +80,13 @@ def with_ended() -> Partition:
     return owned
 
 
+def track_of(owned: Partition) -> Track:
+    """What is to be done for job `a` while TAMS holds it as 7."""
+    record = owned.record("a")
+    assert record is not None
+    return Track("7", record)
+
+
 def types(changes: Changes) -> list[EventType]:
     return [event.type for event, _ in changes.events]
 
@@ -266,7 +273,7 @@ def test_created_job_is_tracked() -> None:
 
     owned.submitted("a", 1, seen("CREATED"), NOW, 0.0)
 
-    assert owned.take()[1] == [Track("a", "7")]
+    assert owned.take()[1] == [track_of(owned)]
 
 
 # ---------------------------------------------------------------------------------------------------- looking, stopping
@@ -321,7 +328,7 @@ def test_cancel_of_a_job_at_tams_is_sent_there() -> None:
 
     owned.arrive(cancel(), NOW)
 
-    assert owned.take()[1] == [Track("a", "7"), Cancel("a", "7")]
+    assert owned.take()[1] == [track_of(owned), Cancel("a", "7")]
 
 
 def test_cancel_during_the_submit_is_sent_once_the_job_has_an_id() -> None:
@@ -332,7 +339,7 @@ def test_cancel_during_the_submit_is_sent_once_the_job_has_an_id() -> None:
 
     owned.submitted("a", 1, seen("CREATED"), NOW, 0.0)
 
-    assert (before, owned.take()[1]) == ([], [Track("a", "7"), Cancel("a", "7")])
+    assert (before, owned.take()[1]) == ([], [track_of(owned), Cancel("a", "7")])
 
 
 def test_answered_cancel_is_not_sent_again() -> None:
@@ -343,7 +350,7 @@ def test_answered_cancel_is_not_sent_again() -> None:
 
     owned.cancel_answered("a", "7", Done())
 
-    assert owned.take()[1] == [Track("a", "7")]
+    assert owned.take()[1] == [track_of(owned)]
 
 
 def test_cancel_of_an_ended_job_moves_the_position_only() -> None:
@@ -364,10 +371,10 @@ def test_deadline_stops_the_job_at_tams_then_gives_it_up() -> None:
 
     first = owned.next_timer()
     owned.time_passed(NOW + timedelta(seconds=60))
-    stopping, second = owned.take(), owned.next_timer()
+    stopping, second, track = owned.take(), owned.next_timer(), track_of(owned)
     owned.time_passed(NOW + timedelta(seconds=120))
 
-    assert (first, stopping[1]) == (NOW + timedelta(seconds=60), [Track("a", "7"), Cancel("a", "7")])
+    assert (first, stopping[1]) == (NOW + timedelta(seconds=60), [track, Cancel("a", "7")])
     assert (second, types(owned.take()[0])) == (NOW + timedelta(seconds=120), [EventType.EXPIRED])
 
 
@@ -423,12 +430,15 @@ def restored(owned: Partition, policy: JobPolicy = POLICY) -> Partition:
     return successor
 
 
+TRACKING = with_tracking()
+
+
 @pytest.mark.parametrize(
     ("owned", "actions"),
     [
         (with_accepted(), [Submit("a", NOW, None)]),
         (with_submitting()[0], [Submit("a", NOW, NOW + 20 * SECOND)]),
-        (with_tracking(), [Track("a", "7")]),
+        (TRACKING, [track_of(TRACKING)]),
         (with_ended(), []),
     ],
     ids=["accepted", "submitting", "tracking", "ended"],
@@ -468,7 +478,7 @@ def test_restored_cancel_is_sent_again() -> None:
     owned = with_tracking()
     owned.arrive(cancel(), NOW)
 
-    assert restored(owned).take()[1] == [Track("a", "7"), Cancel("a", "7")]
+    assert restored(owned).take()[1] == [track_of(owned), Cancel("a", "7")]
 
 
 def test_restored_timers_ring() -> None:
@@ -579,8 +589,8 @@ class CrashingPartition(RuleBasedStateMachine):
                 self.waiting.setdefault(request_id, not_before)
             case Post():
                 self.post(action)
-            case Track(request_id, job_id):
-                self.tracked[request_id] = job_id
+            case Track(job_id, record):
+                self.tracked[record.request_id] = job_id
             case Cancel(request_id, job_id):
                 self.cancels[request_id] = job_id
             case Rest(request_id):

@@ -239,7 +239,7 @@ def test_labels_and_webhook_are_read() -> None:
 
 def test_unknown_fields_are_ignored_and_named() -> None:
     """A typo is told, not punished."""
-    assert job(b'{"params": {}, "priority": 3, "dedline_s": 4}').request.unknown_fields == ("dedline_s", "priority")
+    assert job(b'{"params": {}, "colour": 3, "dedline_s": 4}').request.unknown_fields == ("colour", "dedline_s")
 
 
 def test_cancel_is_read() -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from bridge.core.breaker import Breaker
 from bridge.core.budget import RateBudget
+from bridge.core.in_flight import InFlightCap
 from bridge.core.jobs import JobPolicy
-from bridge.core.polling import FairTurns
+from bridge.core.polling import LeastDelay
 from bridge.core.registry import Registry
+from bridge.core.run_times import RunTimes
 from bridge.core.schedule import BackOff
 from bridge.ownership import OwnershipPlan
 from bridge.ports import Surroundings
@@ -98,13 +100,13 @@ async def _world(options: Options) -> AsyncIterator[World]:
         tams,
         budget=RateBudget(options.rate, burst=options.burst),
         breaker=Breaker(threshold=3, back_off=BackOff(initial=timedelta(seconds=2), limit=timedelta(seconds=30))),
+        cap=InFlightCap(options.max_in_flight),
         concurrency=options.concurrency,
         surroundings=surroundings,
     )
-    tracker = Tracker(upstream, policy=FairTurns(interval=options.interval), clock=clock)
-    submitter = Submitter(
-        upstream, clock=clock, room=lambda: options.max_in_flight - len(tracker) - submitter.under_way
-    )
+    policy = LeastDelay(RunTimes(), RunTimes(), interval=options.interval, max_silence=60.0)
+    tracker = Tracker(upstream, policy=policy, clock=clock)
+    submitter = Submitter(upstream, clock=clock)
     worker = Worker(
         ledgers=options.ledgers,
         feed=options.feed,

@@ -33,6 +33,7 @@ _COMPACTED = {
     "delete.retention.ms": str(24 * 60 * 60 * 1000),
 }
 _DAY_MS = 24 * 60 * 60 * 1000
+_DAY = {"cleanup.policy": "delete", "retention.ms": str(_DAY_MS)}
 _WEEK = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
 _MONTH = {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}
 
@@ -60,6 +61,8 @@ class TopicNames:
 
     Args:
         requests, jobs, dead_letter: topics of the worker.
+        run_times: what workers have learned of how long jobs run.
+        budget: how workers share the rate.
         events: for each event type, where it goes.
         endpoints, api_keys: the registry, written by the API alone.
         statuses: how endpoints do, written by forwarders.
@@ -69,6 +72,8 @@ class TopicNames:
     requests: str
     jobs: str
     dead_letter: str
+    run_times: str
+    budget: str
     events: Mapping[EventType, str]
     endpoints: str
     api_keys: str
@@ -87,6 +92,8 @@ class TopicNames:
             requests=f"{prefix}.requests",
             jobs=f"{prefix}.jobs",
             dead_letter=f"{prefix}.dead-letter",
+            run_times=f"{prefix}.run-times",
+            budget=f"{prefix}.budget",
             events={kind: f"{prefix}.{topics.routes.get(kind, _default_route(kind))}" for kind in EventType},
             endpoints=f"{prefix}.endpoints",
             api_keys=f"{prefix}.api-keys",
@@ -113,12 +120,18 @@ class TopicNames:
             self.dead_deliveries,
             self.notices,
         )
-        return (self.requests, self.jobs, *self.results, self.dead_letter, *self.registry, *forwarder)
+        worker = (self.requests, self.jobs, *self.results, self.dead_letter, self.run_times, self.budget)
+        return (*worker, *self.registry, *forwarder)
 
     @property
     def registry(self) -> tuple[str, ...]:
-        """Those every process reads whole: of one partition, so that their records have one order."""
+        """Those every process reads whole."""
         return (self.endpoints, self.statuses, self.api_keys)
+
+    @property
+    def undivided(self) -> tuple[str, ...]:
+        """Those of one partition, since the order of all their records counts."""
+        return (*self.registry, self.run_times, self.budget)
 
     @property
     def carriers(self) -> tuple[str, ...]:
@@ -128,7 +141,7 @@ class TopicNames:
     @property
     def compacted(self) -> tuple[str, ...]:
         """Those that hold state."""
-        return (self.jobs, self.deliveries, *self.registry)
+        return (self.jobs, self.deliveries, self.run_times, *self.registry)
 
 
 def _default_route(kind: EventType) -> str:
@@ -217,7 +230,9 @@ class Topics:
         config |= _COMPACTED if name in self.names.compacted else _WEEK
         if name in {self.names.dead_deliveries, self.names.notices}:
             config |= _MONTH
-        partitions = 1 if name in self.names.registry else partitions
+        if name == self.names.budget:
+            config |= _DAY
+        partitions = 1 if name in self.names.undivided else partitions
         if replicas >= _REPLICAS:
             config["min.insync.replicas"] = str(replicas - 1)
         return NewTopic(name=name, num_partitions=partitions, replication_factor=replicas, topic_configs=config)
@@ -246,7 +261,7 @@ class Topics:
         input_topic = of.get(name, "")
         if input_topic in present and count != present[input_topic]:
             return f"has {count} partitions but {input_topic} has {present[input_topic]}: the two must agree"
-        if name in self.names.registry and count != 1:
+        if name in self.names.undivided and count != 1:
             return f"has {count} partitions and must have 1"
         return None
 
