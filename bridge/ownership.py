@@ -82,7 +82,6 @@ class Ownership(Generic[OwnerT]):
         clock, chance: time, and randomness for jitter.
         tell: is told that a partition (its number) was `opened`, `closed`, `lost` or is `unavailable`, and why.
         wants_more: False while records had better stay in Kafka; told how many wait in the inboxes.
-        assigned_many: told how many partitions the group has given to this process.
     """
 
     def __init__(  # noqa: PLR0913  everything it needs, by name
@@ -95,7 +94,6 @@ class Ownership(Generic[OwnerT]):
         chance: Random,
         tell: Callable[[int, str, str], None],
         wants_more: Callable[[int], bool],
-        assigned_many: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._take_over = take_over
         self._feed = feed
@@ -104,7 +102,6 @@ class Ownership(Generic[OwnerT]):
         self._chance = chance
         self._tell = tell
         self._wants_more = wants_more
-        self._assigned_many = assigned_many
         self._tasks: asyncio.TaskGroup | None = None
         self._owners: dict[int, OwnerT] = {}
         self._owning: dict[int, asyncio.Task[None]] = {}
@@ -143,7 +140,6 @@ class Ownership(Generic[OwnerT]):
             return
         for number in partitions:
             self._owning[number] = self._tasks.create_task(self._own(number, self._tasks))
-        self._assigned_many(len(self._owning))
 
     async def revoked(self) -> None:
         """See `FeedReader`."""

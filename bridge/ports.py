@@ -159,6 +159,25 @@ class FeedReader(Protocol):
         """False while records had better stay in Kafka."""
 
 
+class RateShare(Protocol):
+    """The part of the rate that is this process's own, which follows from what it and the others could use."""
+
+    def set_demand(self, load: int, wanted: int) -> None:
+        """Say what could be used; cheap, to be called whenever it may have changed.
+
+        Args:
+            load: how much work there is, on the scale all processes use; 0 if none.
+            wanted: how many calls could be made at once.
+        """
+
+
+class WholeRate:
+    """Implements `RateShare` where nobody else is to be considered."""
+
+    def set_demand(self, load: int, wanted: int) -> None:
+        """See `RateShare`; without effect."""
+
+
 class Telemetry(Protocol):
     """Who is told what happened, for people: one wide event and the metrics for each."""
 

@@ -1,18 +1,22 @@
 """ROLE worker, the way to TAMS: every call passes here, under one rate, one breaker and one cap on calls under way."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from bridge.core.breaker import Breaker
 from bridge.core.budget import RateBudget
 from bridge.core.in_flight import InFlightCap
-from bridge.messages import Ambiguous, Answer, NotSent, TryLater, Unauthorized
+from bridge.messages import Ambiguous, Answer, Failure, NotSent, TryLater, Unauthorized
 from bridge.ports import Surroundings, Tams
 
 _CREATE = "create"
 _THROTTLED_PAUSE = timedelta(seconds=1)
+_SLOT_LOST = Failure(
+    code="rate_slot_lost", message="this worker's part of the rate went to others before the call", retryable=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +79,11 @@ class Upstream:
         """How TAMS is doing."""
         return UpstreamHealth(not self._breaker.is_open, not self._unauthorized, self._problem)
 
-    def set_share(self, share: float) -> None:
-        """Use only this part of the rate (0 to 1)."""
-        self._budget.set_share(share, now=self._clock.monotonic())
-        self.changed.set()
-
     def available_at(self) -> float:
         """When the next call may be made, on the monotonic clock; infinity if that depends on calls under way."""
         if self._under_way >= self._concurrency:
             return float("inf")
-        return max(self._budget.available_at(), self._breaker.available_at())
+        return max(self._budget.available_at(now=self._clock.monotonic()), self._breaker.available_at())
 
     def room(self, under_way: int) -> int:
         """How many more jobs TAMS may be given, beside those it holds and the submits under way."""
@@ -103,21 +102,24 @@ class Upstream:
 
     async def create(self, request_id: str, tams_request_id: str, params: bytes) -> Answer:
         """Create a job."""
-        return await self._call(_CREATE, request_id, self._tams.create(tams_request_id, params))
+        return await self._call(_CREATE, request_id, partial(self._tams.create, tams_request_id, params))
 
     async def look(self, request_id: str, job_id: str) -> Answer:
         """Read a job."""
-        return await self._call("look", request_id, self._tams.look(job_id))
+        return await self._call("look", request_id, partial(self._tams.look, job_id))
 
     async def cancel(self, request_id: str, job_id: str) -> Answer:
         """Ask for a job to be canceled."""
-        return await self._call("cancel", request_id, self._tams.cancel(job_id))
+        return await self._call("cancel", request_id, partial(self._tams.cancel, job_id))
 
-    async def _call(self, call: str, request_id: str, coming: Awaitable[Answer]) -> Answer:
+    async def _call(self, call: str, request_id: str, send: Callable[[], Awaitable[Answer]]) -> Answer:
         sent_at = self._clock.monotonic()
+        if not self._budget.may_send(now=sent_at):
+            self.release()
+            return NotSent(_SLOT_LOST)
         answer: Answer | None = None
         try:
-            answer = await coming
+            answer = await send()
             return answer
         finally:
             if answer is None:

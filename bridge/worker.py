@@ -19,7 +19,7 @@ from bridge.core.partition import Action, Cancel, Partition, Post, Rest, Submit,
 from bridge.core.registry import Registry
 from bridge.messages import Answer
 from bridge.ownership import Ownership, OwnershipPlan, Taken
-from bridge.ports import Arrival, Feed, Ledger, Ledgers, Surroundings
+from bridge.ports import Arrival, Feed, Ledger, Ledgers, RateShare, Surroundings
 from bridge.submitter import Submitter
 from bridge.tracker import Tracker
 from bridge.upstream import Upstream
@@ -31,7 +31,6 @@ class WorkerPlan:
 
     Args:
         topic: the requests topic's name.
-        partitions: how many partitions it has, over all workers.
         policy: what the user chose about the life of jobs.
         max_waiting: most jobs of this process that wait to be submitted.
         max_request_bytes: longest request value taken.
@@ -40,7 +39,6 @@ class WorkerPlan:
     """
 
     topic: str
-    partitions: int
     policy: JobPolicy
     max_waiting: int = 1_000
     max_request_bytes: int = 2 * 1024 * 1024
@@ -238,6 +236,7 @@ class Worker:
         ledgers: to take partitions over.
         feed: the requests topic.
         upstream, submitter, tracker: the way to TAMS and who uses it.
+        share: the part of the rate that is ours.
         registry: who is to be told of what by webhook.
         plan: what to do.
         surroundings: time, randomness and who is told.
@@ -251,6 +250,7 @@ class Worker:
         upstream: Upstream,
         submitter: Submitter,
         tracker: Tracker,
+        share: RateShare,
         registry: Registry,
         plan: WorkerPlan,
         surroundings: Surroundings,
@@ -259,6 +259,7 @@ class Worker:
         self._upstream = upstream
         self._submitter = submitter
         self._tracker = tracker
+        self._share = share
         self._registry = registry
         self._plan = plan
         self._surroundings = surroundings
@@ -272,7 +273,6 @@ class Worker:
             chance=surroundings.chance,
             tell=surroundings.telemetry.ownership,
             wants_more=lambda backlog: len(submitter) + backlog < plan.max_waiting,
-            assigned_many=lambda count: upstream.set_share(count / plan.partitions),
         )
 
     def live_jobs(self) -> int:
@@ -317,6 +317,8 @@ class Worker:
     async def _make_calls(self, tasks: asyncio.TaskGroup) -> None:
         while True:
             self._upstream.changed.clear()
+            work = len(self._submitter) + len(self._tracker)
+            self._share.set_demand(work, work)
             while self._make_call(tasks):
                 pass
             await self._clock.wait(self._upstream.changed, self._seconds_to_call())

@@ -24,16 +24,16 @@ class RateBudget:
         rate: calls a second over all workers; 0 for no limit.
         burst: most calls at once; as many as the rate has in a second if not given.
 
+    `slots` is how many there are in all, `window` the seconds from one call of a slot to its next.
     All times are seconds on one monotonic clock.
     """
 
     def __init__(self, rate: float, *, burst: int | None = None) -> None:
         self._rate = rate
-        self._burst = max(1, int(rate) if burst is None else burst)
-        self._window = 1.0
-        self._size = 0
+        self.slots = max(1, int(rate) if burst is None else burst)
+        self.window = _window(rate, self.slots)
         self._busy = 0
-        self._free: list[float] = []
+        self._free = [float("-inf")] * self.slots
         self._closed_until = float("-inf")
         self._pace = Pace()
         self._laid_by: list[float] = []  # free times of slots that are to be given up
@@ -41,33 +41,9 @@ class RateBudget:
         self._unbacked = 0  # calls taken with slots that were forfeited, for which none has been gained since
         self._not_before = float("-inf")
         self._valid_until = float("inf")
-        self.set_share(1.0, now=float("-inf"))
-        self.slots, self.window = self._size, self._window
-
-    def set_share(self, share: float, *, now: float) -> None:
-        """Use only this part (0 to 1) of the rate; the rest belongs to other workers.
-
-        A part of the rate is spent evenly, not in bursts, since bursts of several workers would add up. A slot that is
-        gained was another worker's until now, and is free after a second; of those that are lost, the freest go first.
-        """
-        rate = self._rate * share
-        self._size = self._burst if share == 1.0 else 1
-        if share == 1.0 and rate >= self._size:
-            self._window = 1.0 / (
-                rate // self._size
-            )  # whole bursts a second, as a part of one would go beyond the rate
-        else:
-            self._window = self._size / rate if rate else 1.0
-        while len(self._free) + self._busy < self._size:
-            heapq.heappush(self._free, now + 1.0)
-        while len(self._free) + self._busy > self._size and self._free:
-            heapq.heappop(self._free)
-        if share == 0.0:
-            self._size, self._free = 0, []
 
     def gain(self, count: int, *, free_from: float) -> None:
         """So many more slots are this worker's own, and free from then on."""
-        self._size += count
         backed = min(count, self._unbacked)
         if backed:
             self._unbacked -= backed
@@ -97,12 +73,11 @@ class RateBudget:
         given = len(self._laid_by) - len(kept)
         self._laid_by = kept
         self._owed -= given
-        self._size -= given
         return given
 
     def forfeit(self) -> None:
         """No slot is this worker's own any more; calls that were taken and not sent must not be, see `may_send`."""
-        self._size, self._owed = 0, 0
+        self._owed = 0
         self._free, self._laid_by = [], []
         self._unbacked = self._busy
 
@@ -146,9 +121,7 @@ class RateBudget:
         if self._unbacked:
             self._unbacked -= 1
             return
-        if len(self._free) + len(self._laid_by) + self._busy >= self._size:
-            return
-        window = self._window / self._pace.factor(now)
+        window = self.window / self._pace.factor(now)
         free_at = now if sent_at is None else min(now, sent_at + COUNTED_AFTER) + window
         free_at = max(free_at, self._not_before)
         if len(self._laid_by) < self._owed:
@@ -161,6 +134,13 @@ class RateBudget:
         if too_fast:
             self._pace.throttled(now)
         self._closed_until = max(self._closed_until, now + pause)
+
+
+def _window(rate: float, slots: int) -> float:
+    """Seconds from one call of a slot to its next: whole bursts a second, as a part of one would exceed the rate."""
+    if not rate:
+        return 1.0
+    return 1.0 / (rate // slots) if rate >= slots else slots / rate
 
 
 _ROUNDING = 1e-9

@@ -94,15 +94,16 @@ def _rank(shown: int | None) -> int | None:
     return None if shown is None else min(max(shown, 0), _LAST_RANK)
 
 
+# A sign that was seen later may be so much vaguer, by the spread of what it speaks for, and still tell more.
+_VAGUER = 1.5
+
+
 def _better(before: Hint | None, now: Hint | None) -> Hint | None:
     """The later hint, as it knows more, unless it is much vaguer."""
     if before is None or now is None:
         return before or now
     return now if now.spread <= _VAGUER * before.spread else before
 
-
-# A sign that was seen later may be so much vaguer, by the spread of what it speaks for, and still tell more.
-_VAGUER = 1.5
 
 # Of the moments at which a waiting job may begin to run, these parts have passed: two tell a spread, and cost little.
 _PARTS = (1 / 4, 3 / 4)

@@ -106,8 +106,8 @@ class LeastDelay:
         run_times: what is known of how long jobs run.
         waits: the same of how long they wait before they run, all kinds together.
         interval: seconds between two looks at one job, at the least, unless it is hurried.
-        max_silence: seconds after which a job is looked at whatever is expected of it, as far as an eighth of all
-            looks suffices for that: of those silent for longer, the one that is n-th in line gets one of the next 8 n.
+        max_silence: seconds since it was last seen or added after which a job is looked at whatever is expected of it,
+            as far as an eighth of all looks suffices: of those silent for longer, the n-th is among the next 8 n taken.
     """
 
     def __init__(self, run_times: RunTimes, waits: RunTimes, *, interval: float, max_silence: float) -> None:
@@ -147,7 +147,7 @@ class LeastDelay:
         if self._places.pop(key, None) is not None:
             self._leave(key)
 
-    def hurry(self, key: Hashable, *, now: float) -> None:  # noqa: ARG002  # for others it may matter
+    def hurry(self, key: Hashable, *, now: float) -> None:  # noqa: ARG002  # at once is before any time
         """See `PollPolicy`; a job under look is looked at again right after."""
         place = self._places.get(key)
         if place is None:

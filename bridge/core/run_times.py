@@ -170,7 +170,7 @@ class RunTimes:
 _UNKNOWN_PROGRESS = ProgressMeaning()
 
 # A distribution is made anew when so large a part of what it rests on is newer: that is most of the work of learning.
-_REMAKE = 0.1
+_REMAKE = 0.07
 # Weights are added up in a unit that grows, and are set back to units of 1 before numbers become too large to add up.
 _LARGEST_UNIT = 1e6
 # What has faded to less than this is not kept, and what claims to be more was not written by us.

@@ -1,6 +1,8 @@
 """How a worker is put together."""
 
-from collections.abc import Iterator
+import secrets
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -14,6 +16,7 @@ from bridge.adapters.kafka.feed import KafkaFeed
 from bridge.adapters.kafka.ledger import KafkaLedgers
 from bridge.adapters.kafka.publishing import KafkaPublisher
 from bridge.adapters.kafka.run_times import KafkaRunTimes
+from bridge.adapters.kafka.slots import KafkaSlots
 from bridge.adapters.tams import TamsClient, authorization, fast_transport
 from bridge.adapters.telemetry import WorkerTelemetry
 from bridge.core.breaker import Breaker
@@ -22,7 +25,8 @@ from bridge.core.in_flight import InFlightCap
 from bridge.core.jobs import JobPolicy
 from bridge.core.polling import LeastDelay, LookReason
 from bridge.core.run_times import RunTimes
-from bridge.ports import Surroundings
+from bridge.core.slots import SlotHolder
+from bridge.ports import Surroundings, WholeRate
 from bridge.roles.ground import Ground, Role, back_off, export, ownership_plan, ownership_problems
 from bridge.settings import Settings
 from bridge.shell import Part
@@ -43,14 +47,16 @@ async def build_worker(ground: Ground) -> Role:
     surroundings = Surroundings(clock, Random(), WorkerTelemetry(ground.metrics))  # noqa: S311  jitter
     tams = TamsClient(settings.tams, scheme=scheme, transport=fast_transport(settings.tams), clock=clock)
     ground.stack.push_async_callback(tams.aclose)
+    budget = RateBudget(settings.tams.rate, burst=settings.tams.burst)
     upstream = Upstream(
         tams,
-        budget=RateBudget(settings.tams.rate, burst=settings.tams.burst),
+        budget=budget,
         breaker=Breaker(threshold=3, back_off=back_off(1, 30)),
         cap=InFlightCap(settings.worker.max_in_flight),
         concurrency=settings.tams.concurrency,
         surroundings=surroundings,
     )
+    slots = _share_rate(ground, budget, upstream.changed.set) if settings.tams.rate else None
     run_times, waits = RunTimes(), RunTimes()
     policy = LeastDelay(run_times, waits, interval=settings.poll.interval_s, max_silence=settings.poll.max_silence_s)
     publisher = await ground.stack.enter_async_context(KafkaPublisher(settings))
@@ -72,11 +78,12 @@ async def build_worker(ground: Ground) -> Role:
         upstream=upstream,
         submitter=submitter,
         tracker=tracker,
+        share=slots or WholeRate(),
         registry=ground.registry,
-        plan=_worker_plan(settings, requests, ground.counts[requests]),
+        plan=_worker_plan(settings, requests),
         surroundings=surroundings,
     )
-    parts = _Parts(worker, upstream, submitter, tracker, feed, learned)
+    parts = _Parts(worker, upstream, submitter, tracker, feed, learned, slots)
     _export_worker(ground.metrics, parts)
     _export_polling(ground.metrics, policy, run_times)
     return _worker_role(ground, parts)
@@ -90,6 +97,12 @@ class _Parts:
     tracker: Tracker
     feed: KafkaFeed
     learned: KafkaRunTimes
+    slots: KafkaSlots | None
+
+
+def _share_rate(ground: Ground, budget: RateBudget, changed: Callable[[], None]) -> KafkaSlots:
+    holder = SlotHolder(f"{socket.gethostname()}.{secrets.token_hex(4)}", budget)
+    return KafkaSlots(ground.settings, ground.names.budget, holder, clock=ground.clock, changed=changed)
 
 
 def _worker_role(ground: Ground, parts: _Parts) -> Role:
@@ -111,6 +124,7 @@ def _worker_role(ground: Ground, parts: _Parts) -> Role:
         tails=(
             Part("run times tail", learned.tail.run, learned.tail.stop),
             Part("run times", learned.run, learned.stop),
+            *([Part("slots", parts.slots.run, parts.slots.stop)] if parts.slots else ()),
         ),
         problems=lambda: [
             *ownership_problems(ownership.assigned_partitions, ownership.open_partitions, "request"),
@@ -153,11 +167,10 @@ def job_policy(settings: Settings) -> JobPolicy:
     )
 
 
-def _worker_plan(settings: Settings, topic: str, partitions: int) -> WorkerPlan:
+def _worker_plan(settings: Settings, topic: str) -> WorkerPlan:
     worker = settings.worker
     return WorkerPlan(
         topic=topic,
-        partitions=partitions,
         policy=job_policy(settings),
         max_waiting=worker.max_waiting,
         max_request_bytes=worker.max_request_bytes,

@@ -1,5 +1,4 @@
 from bisect import bisect_left
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -96,30 +95,6 @@ def test_no_second_holds_more_calls_than_the_rate_however_small_the_bursts(
     assert most_in_a_second(spans) <= max(rate, burst)
 
 
-@given(share=st.floats(0.02, 0.98), calls=CALLS)
-def test_a_part_of_the_rate_is_spent_evenly(share: float, calls: list[tuple[float, float]]) -> None:
-    """Calls of a worker with a part of the rate never come closer together than that part allows."""
-    budget = RateBudget(5)
-    budget.set_share(share, now=0.0)
-
-    sent = [sent for sent, _ in make_calls(budget, calls)]
-
-    assert all(later - earlier >= 1 / (5 * share) - 1e-9 for earlier, later in pairwise(sent))
-
-
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.2, 0.5, 0.75, 0.98, 1.0]), st.floats(0, 2)), max_size=8))
-def test_no_change_of_share_lets_a_worker_burst_beyond_the_rate(shares: list[tuple[float, float]]) -> None:
-    """What was spent before the change still counts."""
-    caller = Caller(RateBudget(5))
-    for share, seconds in shares:
-        caller.budget.set_share(share, now=caller.now)
-        end = caller.now + seconds
-        while caller.now < end and caller.call(0.0, until=end):
-            pass
-
-    assert most_in_a_second(caller.spans) <= 5
-
-
 def test_the_whole_rate_may_be_spent_at_once() -> None:
     """A burst up to the rate waits for nothing."""
     budget = RateBudget(5)
@@ -197,67 +172,6 @@ def test_later_and_shorter_throttle_does_not_cut_the_pause() -> None:
     budget.throttled(1.0, too_fast=False, now=2.0)
 
     assert budget.available_at() == 8.0
-
-
-def test_no_share_makes_no_call() -> None:
-    """A worker without partitions leaves the rate to the others."""
-    budget = RateBudget(5)
-
-    budget.set_share(0.0, now=0.0)
-
-    assert budget.available_at() == NEVER
-
-
-def test_call_under_way_when_the_share_is_lost_brings_no_slot_back() -> None:
-    """Its slot belongs to others by then."""
-    budget = RateBudget(5)
-    budget.take()
-    budget.set_share(0.0, now=0.0)
-
-    budget.give_back(sent_at=0.0, now=0.5)
-
-    assert budget.available_at() == NEVER
-
-
-def test_share_that_comes_back_makes_calls_again() -> None:
-    """Losing all partitions for a while is no end."""
-    budget = RateBudget(5)
-    budget.set_share(0.0, now=0.0)
-
-    budget.set_share(0.5, now=10.0)
-
-    assert budget.available_at() < NEVER
-
-
-STEPS = st.lists(
-    st.sampled_from(["take", "give back", "unused"]) | st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]), max_size=60
-)
-
-
-@given(STEPS)
-def test_changes_of_share_never_lose_or_add_a_slot(steps: list[str | float]) -> None:
-    """After any changes with calls under way there are as many slots as the rate has, neither more nor fewer."""
-    budget, now, under_way = RateBudget(5), 0.0, 0
-    for step in steps:
-        now += 0.3
-        if isinstance(step, float):
-            budget.set_share(step, now=now)
-        elif step == "take" and budget.available_at() <= now:
-            budget.take()
-            under_way += 1
-        elif step != "take" and under_way:
-            budget.give_back(sent_at=now if step == "give back" else None, now=now)
-            under_way -= 1
-    for _ in range(under_way):
-        budget.give_back(sent_at=now, now=now)
-    budget.set_share(1.0, now=now)
-
-    slots = 0
-    while budget.available_at() < NEVER:
-        budget.take()
-        slots += 1
-
-    assert slots == 5
 
 
 @pytest.mark.parametrize(

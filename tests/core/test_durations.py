@@ -1,12 +1,12 @@
 from itertools import pairwise
-from math import log, nextafter
+from math import exp, log, nextafter
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.core.durations import BINS, EDGES, Durations, Hint, bin_of
+from bridge.core.durations import BINS, EDGES, LOG_CENTRES, LOG_STEP, Durations, Hint, bin_of
 
 LAST = EDGES[-1]
 EVER = float("inf")
@@ -213,6 +213,15 @@ def test_hint_draws_the_expected_end_near() -> None:
     low, middle, high = hinted.quantiles(0.0, [0.25, 0.5, 0.75])
     assert 48.0 < low < middle < high < 78.0
     assert middle == pytest.approx(60.0, rel=0.1)
+
+
+def test_hint_counts_the_less_the_farther_off_a_duration_is() -> None:
+    """In the shape of a bell, of which a fiftieth is left everywhere."""
+    hinted = peaks(flat=1.0).given(Hint(LOG_CENTRES[60], 3 * LOG_STEP)).weights
+
+    assert hinted[63] / hinted[60] == pytest.approx((exp(-0.5) + 0.02) / 1.02, rel=0.01)
+    assert hinted[54] / hinted[60] == pytest.approx((exp(-2.0) + 0.02) / 1.02, rel=0.01)
+    assert hinted[0] / hinted[60] == pytest.approx(0.02 / 1.02)
 
 
 def test_hint_is_doubted() -> None:

@@ -10,6 +10,8 @@ from bridge.core.run_times import EVERY_KIND, RunTimes
 from bridge.messages import NOTHING, JobView
 
 KIND = "sort/exact"
+START = 5_000.0
+"""When the jobs of these tests are submitted; all other times are ages."""
 ODD_FLOATS = st.floats() | st.sampled_from([nan, inf, -inf, 0.0, -1.0, 1e12])
 ODD_RANKS = st.none() | st.integers() | st.sampled_from([-1, 10**300])
 
@@ -38,13 +40,16 @@ class Known:
             self.waits.learn(EVERY_KIND, 0.98 * wait, 1.02 * wait)
         self.expectations = Expectations(self.run_times, self.waits)
 
-    def job(self, *looks: tuple[float, JobView], submitted_at: float = 0.0) -> WatchedJob:
-        """A job that was seen like this, at these times."""
-        history = JobHistory(kind=KIND, submitted_at=submitted_at, seen_at=submitted_at)
-        job = WatchedJob(history, now=submitted_at)
-        for at, view in looks:
-            self.expectations.saw(job, view, at)
+    def job(self, *looks: tuple[float, JobView]) -> WatchedJob:
+        """A job that was seen like this, at these ages."""
+        job = WatchedJob(JobHistory(kind=KIND, submitted_at=START, seen_at=START), now=START)
+        for age, view in looks:
+            self.expectations.saw(job, view, START + age)
         return job
+
+    def due_at(self, job: WatchedJob, price: float = 1.0) -> float:
+        """The age at which a job is due."""
+        return self.expectations.due_at(job, price) - START
 
 
 def median_of(run_times: RunTimes, kind: str = KIND) -> float:
@@ -55,8 +60,7 @@ def median_of(run_times: RunTimes, kind: str = KIND) -> float:
 
 def ages_to_look(known: Known, *looks: tuple[float, JobView], price: float = 1.0) -> float:
     """How long after its last look such a job is looked at again."""
-    job = known.job(*looks)
-    return known.expectations.due_at(job, price) - job.seen_at
+    return known.due_at(known.job(*looks), price) - looks[-1][0]
 
 
 def test_job_is_looked_at_when_it_is_expected_to_have_ended() -> None:
@@ -65,7 +69,7 @@ def test_job_is_looked_at_when_it_is_expected_to_have_ended() -> None:
 
     job = known.job((1.0, look("RUNNING")))
 
-    assert 18.0 < known.expectations.due_at(job, 1.0) < 23.0
+    assert 18.0 < known.due_at(job, 1.0) < 23.0
 
 
 def test_waiting_job_is_looked_at_when_it_is_expected_to_have_waited_and_run() -> None:
@@ -73,7 +77,7 @@ def test_waiting_job_is_looked_at_when_it_is_expected_to_have_waited_and_run() -
 
     job = known.job((10.0, look("WAITING")))
 
-    assert 270.0 < known.expectations.due_at(job, 1.0) < 330.0
+    assert 270.0 < known.due_at(job, 1.0) < 330.0
 
 
 def test_longer_queue_lets_a_job_be_looked_at_later() -> None:
@@ -82,17 +86,25 @@ def test_longer_queue_lets_a_job_be_looked_at_later() -> None:
     front = known.job((10.0, look("WAITING", rank=60)), (40.0, look("WAITING", rank=30)))
     back = known.job((10.0, look("WAITING", rank=630)), (40.0, look("WAITING", rank=600)))
 
-    assert known.expectations.due_at(back, 10.0) > known.expectations.due_at(front, 10.0) + 400.0
+    assert known.due_at(back, 10.0) > known.due_at(front, 10.0) + 400.0
 
 
-def test_rank_after_which_a_job_runs_tells_of_the_speed_too() -> None:
-    """All the places before it have gone."""
-    fast, slow = Known(run_s=5.0), Known(run_s=5.0)
-    fast.job((1.0, look("WAITING", rank=100)), (11.0, look("RUNNING")))
-    slow.job((1.0, look("WAITING", rank=1)), (11.0, look("RUNNING")))
-    behind = (12.0, look("WAITING", rank=50))
+def test_speed_of_the_queue_is_read_from_ranks() -> None:
+    """Sixty places in sixty seconds, besides what was guessed at first."""
+    known = Known()
 
-    assert ages_to_look(fast, behind, price=20.0) < ages_to_look(slow, behind, price=20.0)
+    known.job((10.0, look("WAITING", rank=90)), (40.0, look("WAITING", rank=60)), (70.0, look("WAITING", rank=30)))
+
+    assert known.expectations._queue_speed.ranks_per_s == pytest.approx(1.0, rel=0.1)
+
+
+def test_job_that_has_left_the_queue_tells_of_its_speed_too() -> None:
+    """All the places before it have gone, and its own."""
+    known = Known()
+
+    known.job((10.0, look("WAITING", rank=99)), (60.0, look("RUNNING")))
+
+    assert known.expectations._queue_speed.ranks_per_s == pytest.approx(101 / 54)
 
 
 def test_job_that_turns_up_running_has_begun_between_two_looks() -> None:
@@ -102,7 +114,7 @@ def test_job_that_turns_up_running_has_begun_between_two_looks() -> None:
     job = known.job((100.0, look("WAITING")), (110.0, look("RUNNING")))
 
     assert job.running_at is not None
-    assert 103.0 < job.running_at < 107.0
+    assert 103.0 < job.running_at - START < 107.0
 
 
 def test_waits_are_learned_from_jobs_that_turn_up_running() -> None:
@@ -172,17 +184,31 @@ def test_job_that_waits_again_begins_anew() -> None:
     known = Known(run_s=20.0)
     again = known.job((1.0, look("RUNNING", progress=0.9)), (15.0, look("WAITING")), (16.0, look("RUNNING")))
 
-    assert known.expectations.due_at(again, 1.0) > 32.0
+    assert known.due_at(again, 1.0) > 32.0
+
+
+def test_signs_of_a_run_that_tams_has_given_up_teach_nothing() -> None:
+    """They were seen at another age."""
+    known = Known()
+
+    known.job(
+        (1.0, look("RUNNING", progress=0.5)),
+        (15.0, look("WAITING")),
+        (16.0, look("RUNNING")),
+        (40.0, look("SUCCESS")),
+    )
+
+    assert known.run_times.export(KIND).progress == {}
 
 
 def test_job_taken_over_from_another_process_keeps_its_age() -> None:
     known = Known(run_s=20.0)
-    history = JobHistory(kind=KIND, submitted_at=0.0, seen_at=12.0, running_at=5.0)
+    history = JobHistory(kind=KIND, submitted_at=START, seen_at=START + 12.0, running_at=START + 5.0)
 
-    job = WatchedJob(history, now=18.0)
+    job = WatchedJob(history, now=START + 18.0)
 
     assert job.running_for == 7.0
-    assert 22.0 < known.expectations.due_at(job, 1.0) < 27.0
+    assert 22.0 < known.due_at(job, 1.0) < 27.0
 
 
 def test_progress_tells_a_slow_job_from_a_fast_one() -> None:
@@ -199,9 +225,10 @@ def test_progress_counts_from_when_it_was_first_seen() -> None:
     """It has not moved since: the second look tells nothing new, and does not make the job look slower."""
     known = Known(run_s=20.0)
 
-    job = known.job(*((at, look("RUNNING", progress=0.5)) for at in (10.0, 14.0)))
+    once = known.job((10.0, look("RUNNING", progress=0.5, nodes=2)))
+    twice = known.job(*((age, look("RUNNING", progress=0.5, nodes=2)) for age in (10.0, 14.0)))
 
-    assert known.expectations.due_at(job, 1.0) < 22.0
+    assert (twice.hint, twice.sightings) == (once.hint, once.sightings)
 
 
 def test_progress_that_falls_is_news() -> None:
@@ -227,8 +254,8 @@ def test_finished_nodes_tell_the_end_once_some_jobs_have_shown_what_they_mean() 
             (0.5 + run_time, look("SUCCESS")),
         )
 
-    fast = known.expectations.due_at(known.job((0.1, look("RUNNING")), (10.5, look("RUNNING", nodes=3))), 2.0)
-    slow = known.expectations.due_at(known.job((0.1, look("RUNNING")), (25.5, look("RUNNING", nodes=3))), 2.0)
+    fast = known.due_at(known.job((0.1, look("RUNNING")), (10.5, look("RUNNING", nodes=3))), 2.0)
+    slow = known.due_at(known.job((0.1, look("RUNNING")), (25.5, look("RUNNING", nodes=3))), 2.0)
 
     assert 18.0 < fast < 25.0
     assert 36.0 < slow < 56.0
@@ -293,7 +320,7 @@ def test_job_is_due_when_its_delay_has_come_to_the_price(
 def test_delay_to_be_expected_grows_with_the_silence(shown: str, at: float, ages: tuple[float, float]) -> None:
     job = KNOWN.job((at, look(shown)))
 
-    early, late = (KNOWN.expectations.delay(job, at + age) for age in sorted(ages))
+    early, late = (KNOWN.expectations.delay(job, START + at + age) for age in sorted(ages))
 
     assert 0.0 <= early <= late + 1e-9
 

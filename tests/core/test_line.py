@@ -1,3 +1,5 @@
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +78,22 @@ def test_places_that_were_left_do_not_pile_up() -> None:
 
     assert len(line._heap) < 200
     assert drain(line) == [(0.0, "first"), (10_000.0, "a")]
+
+
+def test_order_is_kept_when_left_places_are_cleared_away() -> None:
+    """Whoever stays comes out as if nobody had been there."""
+    line, chance = Line(), Random(1)
+    times = {str(number): chance.random() for number in range(1_000)}
+    for key, at in times.items():
+        line.put(key, at)
+    for key in list(times)[:900]:
+        line.drop(key)
+        del times[key]
+
+    line.put("late", 2.0)
+
+    assert len(line._heap) == 101
+    assert drain(line) == [*sorted((at, key) for key, at in times.items()), (2.0, "late")]
 
 
 STEPS = st.lists(

@@ -328,6 +328,52 @@ def test_job_older_than_nearly_all_of_its_kind_is_looked_at_as_often_as_in_turn(
     assert "old" in first[:2]
 
 
+@pytest.mark.parametrize(
+    ("kind", "now", "reason"),
+    [
+        ("unknown", 1.9, LookReason.SPARE),
+        ("unknown", 2.1, LookReason.PRICE),
+        ("long", 10.5, LookReason.SPARE),
+        ("long", 11.0, LookReason.PRICE),
+    ],
+)
+def test_job_of_a_kind_that_is_known_well_may_wait_for_five_rounds_and_a_stranger_for_one(
+    kind: str, now: float, reason: LookReason
+) -> None:
+    """Ten jobs, and a look every fifth of a second, as it is thought at first."""
+    guess = known(long=3_600.0).of("long")
+    run_times = known(long=3_600.0) if kind == "long" else RunTimes(guess=guess)
+    least = policy(run_times=run_times, interval=1.0)
+    for number in range(9):
+        least.add(number, since(1_000.0, kind=kind), now=1_000.0)
+    least.add("a", since(1_000.0, kind=kind), now=1_000.0)
+    for number in range(9):
+        least.discard(number)
+
+    least.take(now=1_000.0 + now)
+
+    assert least.looks == {reason: 1}
+
+
+def test_a_round_takes_as_long_as_looks_take() -> None:
+    """Jobs that take an hour, and are known well, may wait for five rounds.
+
+    These are taken to be quick at first. Where each look takes four seconds, nobody has waited for five of them.
+    """
+    least = policy(run_times=known(long=3_600.0), interval=5.0, floor=1e6)
+    for number in range(50):
+        least.add(number, since(0.0, kind="long"), now=0.0)
+
+    for number in range(300):
+        now = 100.0 + 4.0 * number
+        least.looked(least.take(now=now), RUNNING, now=now)
+        if number == 0:
+            assert least.looks == {LookReason.PRICE: 1}
+            least.looks.clear()
+
+    assert least.looks[LookReason.SPARE] > 200
+
+
 def test_calls_that_nobody_needs_are_made_all_the_same() -> None:
     """The budget is there: a look now may still find an end that nobody expects."""
     least = policy(run_times=known(long=3_000.0))
@@ -416,6 +462,15 @@ def test_silent_job_is_looked_at_although_nothing_is_expected_of_it() -> None:
 
     assert taken.index("silent") == SILENCE_TURNS - 1
     assert least.looks == {LookReason.HURRY: 8, LookReason.SILENCE: 1}
+
+
+def test_silence_that_has_lasted_just_as_long_is_too_long() -> None:
+    least = policy("silent", now=0.0, run_times=known(**{KIND: 3_000.0}))
+    for number in range(20):
+        least.add(number, since(FLOOR), now=FLOOR)
+        least.hurry(number, now=FLOOR)
+
+    assert [least.take(now=FLOOR) for _ in range(SILENCE_TURNS)][-1] == "silent"
 
 
 def test_look_that_goes_to_the_silent_is_not_spent_while_nobody_is_silent_for_too_long() -> None:
@@ -595,7 +650,9 @@ def test_nobody_is_silent_for_longer_than_the_floor_allows_however_busy_the_othe
             model.discard(key)
             model.add(key, model.now)
 
-    assert model.least.looks[LookReason.SILENCE] > 10 or jobs < 20
+    looks = model.least.looks
+    assert looks[LookReason.SILENCE] > 10 or jobs < 20
+    assert SILENCE_TURNS * looks[LookReason.SILENCE] <= looks.total()
 
 
 # ---- what comes of it

@@ -17,7 +17,7 @@ from bridge.core.registry import Registry
 from bridge.core.run_times import RunTimes
 from bridge.core.schedule import BackOff
 from bridge.ownership import OwnershipPlan
-from bridge.ports import Surroundings
+from bridge.ports import Surroundings, WholeRate
 from bridge.submitter import Submitter
 from bridge.tracker import Tracker
 from bridge.upstream import Upstream
@@ -63,7 +63,6 @@ class Options:
     """What a test wants to be different."""
 
     partitions: int = 1
-    of_partitions: int | None = None
     rate: float = 0.0
     burst: int | None = None
     concurrency: int = 16
@@ -113,9 +112,9 @@ async def _world(options: Options) -> AsyncIterator[World]:
         upstream=upstream,
         submitter=submitter,
         tracker=tracker,
+        share=WholeRate(),
         plan=WorkerPlan(
             topic="t.requests",
-            partitions=options.of_partitions or options.partitions,
             policy=options.policy,
             max_waiting=options.max_waiting,
             ownership=OwnershipPlan(closing_time=timedelta(seconds=6), fenced_pause=timedelta(seconds=15)),

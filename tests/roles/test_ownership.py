@@ -65,7 +65,6 @@ class Held:
     clock: HandClock = field(default_factory=HandClock)
     feed: FakeFeed = field(default_factory=FakeFeed)
     told: list[tuple[int, str]] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
     opened: list[tuple[int, float]] = field(default_factory=list)
     errors: deque[Exception | None] = field(default_factory=deque)
     opening: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,7 +82,6 @@ class Held:
             chance=FixedChance(),
             tell=lambda number, state, _: self.told.append((number, state)),
             wants_more=lambda backlog: backlog < 10,
-            assigned_many=self.counts.append,
         )
         self.feed.reader = self.ownership
 
@@ -127,7 +125,6 @@ async def test_a_partition_is_taken_over_and_read_from_where_its_ledger_stands()
         assert held.ownership.assigned_partitions == held.ownership.open_partitions == {0, 3}
         assert held.feed.begins == [(0, 7), (3, 10)]
         assert held.told == [(0, "opened"), (3, "opened")]
-        assert held.counts == [2]
 
 
 async def test_records_go_to_the_owner_of_their_partition_and_others_are_left_alone() -> None:

@@ -268,16 +268,6 @@ async def test_the_rate_holds_for_submits_looks_and_cancels_together(make_world:
     assert len(times) >= 40
 
 
-async def test_a_worker_uses_the_share_of_the_rate_that_its_partitions_are(make_world: MakeWorld) -> None:
-    world = await make_world(Options(rate=8.0, partitions=1, of_partitions=4))
-    for number in range(30):
-        await world.request(f"r{number}")
-
-    await world.clock.advance(10.0)
-
-    assert 18 <= len(world.tams.calls) <= 21
-
-
 async def test_a_cancel_before_the_submit_ends_the_job_without_a_word_to_tams(make_world: MakeWorld) -> None:
     world = await make_world(Options(max_in_flight=1))
     await world.request("first")

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -20,6 +19,7 @@ _POLL_MS = 200
 _CONFIRMED_S = 2.0
 _RETRY_S = 0.5
 _STOP_S = 3.0
+_NO_KEY = b""
 
 _log = structlog.get_logger("slots")
 
@@ -88,8 +88,7 @@ class KafkaSlots:
                     tasks.create_task(self._read(consumer))
                     await self._write(publisher)
             finally:
-                with suppress(TimeoutError, KafkaError):
-                    await asyncio.wait_for(consumer.stop(), _STOP_S)
+                await _stop(consumer)
 
     # ---- reading
 
@@ -149,7 +148,7 @@ class KafkaSlots:
     async def _publish(self, publisher: KafkaPublisher, record: bytes) -> None:
         read_up_to = self._holder.position
         try:
-            offset = await publisher.publish(self._tp.topic, self._holder.worker.encode(), record, partition=0)
+            offset = await publisher.publish(self._tp.topic, _NO_KEY, record, partition=0)
         except NotConfirmed as error:
             _log.warning("record not confirmed", error=str(error))
             await self._clock.wait(self._stopping, _RETRY_S)
@@ -161,3 +160,14 @@ class KafkaSlots:
         if usable != self._usable:
             self._usable = usable
             self._changed()
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    """Close a consumer; one that hangs with the brokers gone is left behind.
+
+    In a task of its own: while it waits to fetch again, aiokafka's `stop` ends as if it had been cancelled itself.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait([stopping], timeout=_STOP_S)
+    if not stopping.cancel() and not stopping.cancelled():
+        stopping.exception()
