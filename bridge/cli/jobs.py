@@ -24,6 +24,7 @@ from bridge.cli.requests import (
     FileArgument,
     LabelOption,
     MaxAttemptsOption,
+    PriorityOption,
     RequestIdOption,
     drafts_of,
 )
@@ -54,12 +55,20 @@ def submit(
     label: LabelOption = None,
     deadline: DeadlineOption = None,
     max_attempts: MaxAttemptsOption = None,
+    priority: PriorityOption = None,
     url: UrlOption = None,
     key: KeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Submit job requests; prints their ids, for `jobs follow`."""
-    drafts = drafts_of(file, request_id=request_id, labels=pairs(label), deadline_s=deadline, max_attempts=max_attempts)
+    drafts = drafts_of(
+        file,
+        request_id=request_id,
+        labels=pairs(label),
+        deadline_s=deadline,
+        max_attempts=max_attempts,
+        priority=priority,
+    )
 
     async def work() -> None:
         async with client(api_at(url, key)) as api:

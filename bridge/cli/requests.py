@@ -24,6 +24,9 @@ RequestIdOption = Annotated[str | None, typer.Option("--id", help="Request id; a
 LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="A label; repeatable.")]
 DeadlineOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Give the job up after this long.")]
 MaxAttemptsOption = Annotated[int | None, typer.Option(help="Attempts when TAMS fails for a passing reason.")]
+PriorityOption = Annotated[
+    int | None, typer.Option(help="0 to 9: while jobs wait, higher ones go first; 4 if not given.")
+]
 
 
 @app.command("submit", epilog="Example:  tams-bridge submit graph.json --label tenant=acme --wait")
@@ -34,12 +37,20 @@ def submit(
     label: LabelOption = None,
     deadline: DeadlineOption = None,
     max_attempts: MaxAttemptsOption = None,
+    priority: PriorityOption = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until every job has ended.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Publish job requests. With --wait the exit code is 0 only if every job succeeded."""
     settings = settings_with(kafka)
-    drafts = drafts_of(file, request_id=request_id, labels=pairs(label), deadline_s=deadline, max_attempts=max_attempts)
+    drafts = drafts_of(
+        file,
+        request_id=request_id,
+        labels=pairs(label),
+        deadline_s=deadline,
+        max_attempts=max_attempts,
+        priority=priority,
+    )
     raise typer.Exit(run(_submit(settings, drafts, wait=wait, as_json=as_json)))
 
 

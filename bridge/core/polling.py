@@ -83,7 +83,7 @@ _PRICE_GAIN, _LARGEST_STEP = 0.1, 3.0
 
 # A job that came due when looks were cheaper by this factor is put back, unless it is worth the price of now; so many
 # for one look, as each costs a calculation.
-_OUTDATED, _PUT_BACK = 1.2, 4
+_OUTDATED, _PUT_BACK = 1.2, 3
 
 # Jobs whose rest is over are put in line for the next look, so many for one look: after a start all rests end at once.
 _WOKEN = 500

@@ -32,11 +32,30 @@ def test_submit_posts_each_request_and_prints_the_ids(run: Run, api: FakeApi, tm
     file.write_text(json.dumps([{"request_id": "order-1", "params": {}}, {"request_id": "order-2", "params": {}}]))
     api.answer("POST", "/v1/jobs", {"request_id": "order-1"}, {"request_id": "order-2"}, status=202)
 
-    said = run("jobs", "submit", str(file), "--label", "tenant=acme", "--deadline", "60", "--max-attempts", "2")
+    said = run(
+        "jobs",
+        "submit",
+        str(file),
+        "--label",
+        "tenant=acme",
+        "--deadline",
+        "60",
+        "--max-attempts",
+        "2",
+        "--priority",
+        "9",
+    )
 
     assert (said.code, said.out) == (0, "order-1\norder-2\n")
     assert [asked.body for asked in api.asked] == [
-        {"request_id": name, "labels": {"tenant": "acme"}, "deadline_s": 60.0, "max_attempts": 2, "params": {}}
+        {
+            "request_id": name,
+            "labels": {"tenant": "acme"},
+            "deadline_s": 60.0,
+            "max_attempts": 2,
+            "priority": 9,
+            "params": {},
+        }
         for name in ("order-1", "order-2")
     ]
 
