@@ -54,7 +54,7 @@ format: .venv/.dev ## lay out the code as `make check` wants it
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/.dev ## every measurement of bench/, one after the other
+bench: .venv/.bench ## every measurement of bench/, one after the other
 	@for script in bench/*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
 
 crash: .venv/.dev ## kill workers at random moments under load, RUNS times (200)
@@ -62,10 +62,11 @@ crash: .venv/.dev ## kill workers at random moments under load, RUNS times (200)
 	@BRIDGE_CRASH_RUNS=$(RUNS) $(BIN)/python -m pytest tests/crash --timeout=0 $(ARGS)
 
 lock: .venv/.dev ## write the lock files anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions
-	$(call say,$(LOCKS): dev.txt then runtime.txt and build.txt from the same versions)
+	$(call say,$(LOCKS): dev.txt and then the others from the same versions)
 	@$(COMPILE) $(EXTRAS) --group dev --output-file $(LOCKS)/dev.txt
 	@$(COMPILE) $(EXTRAS) --constraints $(LOCKS)/dev.txt --output-file $(LOCKS)/runtime.txt
 	@$(COMPILE) --group build --constraints $(LOCKS)/dev.txt --output-file $(LOCKS)/build.txt
+	@$(COMPILE) --group bench --constraints $(LOCKS)/dev.txt --output-file $(LOCKS)/bench.txt
 
 clean: ## remove .venv and what tools left behind
 	$(call say,removing .venv and caches)
@@ -91,4 +92,9 @@ clean: ## remove .venv and what tools left behind
 .venv/.dev: .venv/.bridge $(LOCKS)/dev.txt
 	$(call say,installing what tests and checks need)
 	@$(INSTALL) -r $(LOCKS)/dev.txt
+	@touch $@
+
+.venv/.bench: .venv/.dev $(LOCKS)/bench.txt
+	$(call say,installing what measurements need besides)
+	@$(INSTALL) -r $(LOCKS)/bench.txt
 	@touch $@
