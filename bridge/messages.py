@@ -188,7 +188,7 @@ class JobRequest(Request):
         webhook: an endpoint for this job's events alone.
         deadline_s: seconds from acceptance after which the job is given up (`expired`).
         max_attempts: how often the job may be submitted in all when TAMS fails it with TRANSITORY_ERROR.
-        priority: 0 to 9; while jobs wait to be submitted, a higher one goes first (JMS: 4 is normal).
+        priority: 0 to 9; while jobs wait to be submitted, a higher one goes first (4 is normal, as in JMS).
     """
 
     params: dict[str, JsonValue]
@@ -205,7 +205,7 @@ class JobRequest(Request):
     max_attempts: int | None = Field(
         default=None, ge=1, le=100, validation_alias=AliasChoices("max_attempts", "maxAttempts")
     )
-    priority: int = Field(default=NORMAL_PRIORITY, ge=0, le=9)
+    priority: int | None = Field(default=None, ge=0, le=9)
 
 
 class CancelRequest(Request):

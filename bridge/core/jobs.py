@@ -26,6 +26,7 @@ from bridge.core.answers import ALREADY_EXISTS
 from bridge.core.requests import JobArrival
 from bridge.core.schedule import BackOff
 from bridge.messages import (
+    NORMAL_PRIORITY,
     NOTHING,
     TERMINAL_EVENT,
     Ambiguous,
@@ -141,7 +142,7 @@ def accept(arrival: JobArrival, policy: JobPolicy, now: datetime) -> Step:
         request_id=arrival.request_id,
         phase=Phase.ACCEPTED,
         max_attempts=request.max_attempts or policy.max_attempts,
-        priority=request.priority,
+        priority=NORMAL_PRIORITY if request.priority is None else request.priority,
         kind=arrival.kind,
         accepted_at=now,
         seed=f"{arrival.position}@{now.timestamp():.3f}",

@@ -69,6 +69,9 @@ def refusal(value: bytes | None, key: bytes | None = None) -> UnreadableRequest:
         pytest.param(b'{"params": {}, "max_attempts": 0}', DeadLetterReason.INVALID_REQUEST, id="no attempts"),
         pytest.param(b'{"params": {}, "max_attempts": 101}', DeadLetterReason.INVALID_REQUEST, id="too many attempts"),
         pytest.param(b'{"params": {}, "max_attempts": 1.5}', DeadLetterReason.INVALID_REQUEST, id="half an attempt"),
+        pytest.param(b'{"params": {}, "priority": 10}', DeadLetterReason.INVALID_REQUEST, id="priority above all"),
+        pytest.param(b'{"params": {}, "priority": -1}', DeadLetterReason.INVALID_REQUEST, id="priority below all"),
+        pytest.param(b'{"params": {}, "priority": "high"}', DeadLetterReason.INVALID_REQUEST, id="priority a word"),
         pytest.param(b'{"params": {}, "webhook": "x"}', DeadLetterReason.INVALID_REQUEST, id="webhook text"),
         pytest.param(
             b'{"params": {}, "webhook": {"url": "file:///etc/passwd"}}', DeadLetterReason.INVALID_REQUEST, id="file URL"
@@ -332,3 +335,14 @@ def test_only_the_first_unknown_fields_are_told() -> None:
 
     assert [name[:3] for name in told] == [f"{number:03}" for number in range(20)]
     assert {len(name) for name in told} == {100}
+
+
+def test_graphs_of_the_same_node_classes_are_of_one_kind_whatever_their_inputs() -> None:
+    """Both spellings count, and what is no node is passed over."""
+    first = job(b'{"params": {"1": {"classType": "A", "inputs": {"seed": 1}}, "2": {"classType": "B"}}}')
+    second = job(b'{"params": {"7": {"class_type": "B"}, "9": {"class_type": "A"}, "x": 5, "y": {"classType": 1}}}')
+    other = job(b'{"params": {"1": {"classType": "A"}, "2": {"classType": "B"}, "3": {"classType": "B"}}}')
+
+    assert first.kind == second.kind
+    assert first.kind != other.kind
+    assert first.kind.partition("/")[0] == other.kind.partition("/")[0]
