@@ -25,7 +25,6 @@ _TURN = 1_000
 """Credit, in slot milliseconds, by which another must be ahead before a slot changes hands for a fraction's sake."""
 
 _MOST_CREDIT = 3 * _TURN
-_LONGEST_GAP_MS = 10_000
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -133,7 +132,7 @@ class SlotTable(msgspec.Struct, frozen=True, kw_only=True):
 
         Those of a worker that left or fell silent may have been used right before.
         """
-        return isinstance(record, Report) and record.worker in self.members and self.free == 0
+        return isinstance(record, Report) and record.worker in self.members
 
     def dues(self) -> dict[str, int]:
         """What each member is due, in thousandths of a slot: in all, every slot, if there is a member.
@@ -177,29 +176,29 @@ class SlotTable(msgspec.Struct, frozen=True, kw_only=True):
                 wanted=record.wanted,
                 released=record.released,
                 uptime_ms=record.uptime_ms,
-                credit=self._first_in_line() if record.load else 0,
+                credit=self._first_in_line(),
                 last=offset,
             )
             return SlotTable(slots=record.slots, members={**self.members, record.worker: joined})
         released = max(member.released, record.released)
+        uptime_ms = max(member.uptime_ms, record.uptime_ms)
         reported = Member(
             held=max(0, member.held - (released - member.released)),
             load=record.load,
             wanted=record.wanted,
             released=released,
-            uptime_ms=max(member.uptime_ms, record.uptime_ms),
-            credit=self._credit(member, record),
+            uptime_ms=uptime_ms,
+            credit=self._credit(record, member, uptime_ms - member.uptime_ms),
             last=offset,
         )
         return replace(self, members={**self.members, record.worker: reported})
 
-    def _credit(self, member: Member, record: Report) -> int:
+    def _credit(self, record: Report, member: Member, gap_ms: int) -> int:
         if not record.load:
             return 0
         if not member.load:
             return self._first_in_line()
         due = min(self.dues()[record.worker], _THOUSAND * member.wanted)
-        gap_ms = min(max(record.uptime_ms - member.uptime_ms, 0), _LONGEST_GAP_MS)
         credit = member.credit + (due - _THOUSAND * member.held) * gap_ms // _THOUSAND
         return min(max(credit, -_MOST_CREDIT), _MOST_CREDIT)
 
@@ -242,7 +241,7 @@ def _handed_out(table: SlotTable) -> SlotTable:
         return table
     members = dict(table.members)
     lacking = {worker: target - members[worker].held for worker, target in table.targets().items()}
-    for worker in sorted(lacking, key=lambda worker: (-lacking[worker], -members[worker].credit, worker)):
+    for worker in sorted(lacking, key=lacking.__getitem__, reverse=True):
         given = min(free, max(0, lacking[worker]))
         members[worker] = replace(members[worker], held=members[worker].held + given)
         free -= given

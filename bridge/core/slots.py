@@ -42,7 +42,8 @@ class SlotTimes:
     Args:
         heartbeat: between two reports, at the most.
         valid_for: how long calls may be made after a report.
-        expire_after: how long nothing must have been heard of a worker before its slots are taken.
+        expire_after: how long nothing must have been heard of a worker before its slots are taken; the longer it is
+            than `valid_for`, the more is there to spare.
     """
 
     heartbeat: float = 1.0
@@ -173,12 +174,7 @@ class SlotHolder:
         self._start_over(position, now)
 
     def read(self, offset: int, value: bytes | None, *, now: float) -> None:
-        """Take in a record; one that is not the next means that the log is another, or has a gap: start over.
-
-        Without effect after `leave`.
-        """
-        if not self._is_active:
-            return
+        """Take in a record; one that is not the next means that the log is another, or has a gap: start over."""
         if offset != self._log.position:
             self._start_over(offset, now)
         self._log.position = offset + 1
@@ -259,8 +255,7 @@ class SlotHolder:
         lapse, expiry = NEVER, NEVER
         if now < self._life.valid_until:
             lapse = self._life.valid_until
-            others = (heard for worker, heard in self._log.heard.items() if worker != self.worker)
-            expiry = min(others, default=NEVER) + self._times.expire_after
+            expiry = min(self._log.heard.values(), default=NEVER) + self._times.expire_after
         return min(self._life.next_report, self._budget.gives_up_at(), lapse, expiry)
 
     def write(self, *, now: float) -> bytes | None:
@@ -308,7 +303,7 @@ class SlotHolder:
         if self._log.table is None or now >= self._life.valid_until:
             return None
         for worker, heard in self._log.heard.items():
-            if worker != self.worker and now >= heard + self._times.expire_after:
+            if now >= heard + self._times.expire_after:
                 self._log.heard[worker] = now + self._times.heartbeat - self._times.expire_after
                 return msgspec.json.encode(Expire(worker=worker, last=self._log.table.members[worker].last))
         return None

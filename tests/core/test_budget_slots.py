@@ -219,6 +219,30 @@ def test_slot_of_a_call_under_way_is_given_up_after_its_answer() -> None:
     assert budget.gives_up_at() == pytest.approx(2.05)
 
 
+def test_slots_that_come_back_after_one_was_given_up_are_used_again() -> None:
+    """What was owed has been paid."""
+    budget = shared(2)
+    budget.take()
+    budget.owe(1)
+    assert budget.give_up(now=1.0) == 1
+
+    budget.give_back(sent_at=1.0, now=1.0)
+
+    assert budget.available_at() == 2.0
+
+
+def test_what_was_owed_before_a_forfeit_is_owed_no_more() -> None:
+    budget = shared(1)
+    budget.owe(1)
+    budget.forfeit()
+    budget.gain(1, free_from=3.0)
+
+    budget.take()
+    budget.give_back(sent_at=3.0, now=3.0)
+
+    assert budget.available_at() == 4.0
+
+
 def test_slot_that_is_not_owed_any_more_is_used_again() -> None:
     budget = shared(1)
     budget.owe(1)
@@ -273,6 +297,30 @@ def test_answer_to_a_call_of_before_does_not_free_a_slot_before_its_time() -> No
     budget.gain(1, free_from=30.0)
 
     budget.give_back(sent_at=1.0, now=12.0)
+
+    assert budget.available_at() == 30.0
+
+
+def test_slot_of_a_call_of_before_is_given_up_no_earlier_than_it_may_be_used() -> None:
+    budget = shared(1)
+    budget.take()
+    budget.forfeit()
+    budget.gain(1, free_from=30.0)
+    budget.owe(1)
+
+    budget.give_back(sent_at=1.0, now=12.0)
+
+    assert budget.gives_up_at() == 30.0
+
+
+def test_while_a_call_of_before_waits_for_its_slot_no_other_is_offered() -> None:
+    """It could not be sent: which of the two calls was there before, nobody knows."""
+    budget = shared(1)
+    budget.take()
+    budget.forfeit()
+    budget.gain(1, free_from=30.0)
+
+    budget.gain(1, free_from=0.0)
 
     assert budget.available_at() == 30.0
 

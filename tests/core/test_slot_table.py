@@ -220,6 +220,33 @@ def test_more_workers_than_slots_take_turns() -> None:
     assert max(had.values()) - min(had.values()) <= 4
 
 
+def test_who_gets_a_slot_in_turn_keeps_it_for_a_while() -> None:
+    """Each move costs the time a record takes."""
+    log = log_of({f"w{number}": 1 for number in range(8)})
+    moves = 0
+    for _ in range(60):
+        before = log.held()
+        log.second()
+        moves += sum(max(0, held - before[worker]) for worker, held in log.held().items())
+
+    assert moves <= 80
+
+
+def test_nothing_moves_between_who_has_all_it_can_use_and_the_idle() -> None:
+    log = Log()
+    log.report("busy", 9, wanted=2)
+    log.report("idle")
+    log.report("idle too")
+    log.settle()
+    for _ in range(5):
+        log.second()
+    before = log.held()
+    for _ in range(20):
+        log.second()
+
+        assert log.held() == before
+
+
 def test_turns_of_idle_workers_do_not_change() -> None:
     log = log_of({f"w{number}": 0 for number in range(8)})
     before = log.held()
