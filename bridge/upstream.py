@@ -141,6 +141,8 @@ class Upstream:
                 self._breaker.failed(now=now, chance=self._chance.random())
             case TryLater(_, retry_after, throttled):
                 self._breaker.abandoned()
+                if throttled and not creates:
+                    self._cap.other_call_refused()
                 if not (creates and throttled and self._cap.refused(self.held, now)):
                     pause = (retry_after or _THROTTLED_PAUSE) / timedelta(seconds=1)
                     self._budget.throttled(pause, too_fast=throttled, now=now)

@@ -95,12 +95,21 @@ class RateBudget:
     def available_at(self, *, now: float = float("-inf")) -> float:
         """The earliest time, from `now` on, a call may be made.
 
-        Infinity when every slot is taken by a call under way, or by then not known to be ours any more.
+        Infinity when every slot is taken by a call under way, or while they are not known to be ours. That may also
+        become so until the time given: whoever has waited for it asks again.
         """
         if not self._rate:
             return self._closed_until
-        at = max(self._free[0], self._closed_until, self._not_before, now) if self._free else float("inf")
-        return at if at < self._valid_until else float("inf")
+        usable = self._usable()
+        left_alone = max(0, usable - max(1, int(usable * self._pace.factor(now))))
+        if len(self._free) <= left_alone or now >= self._valid_until:
+            return float("inf")
+        free_at = heapq.nsmallest(left_alone + 1, self._free)[-1]
+        return max(free_at, self._closed_until, self._not_before, now)
+
+    def in_use(self, *, now: float) -> int:
+        """How many slots have a call under way, or had one within the last window."""
+        return self._busy + sum(1 for free_at in (*self._free, *self._laid_by) if free_at > now)
 
     def take(self) -> None:
         """Use a slot; only after `available_at` has passed."""
@@ -117,11 +126,12 @@ class RateBudget:
         """
         if not self._rate:
             return
+        usable = self._usable()
         self._busy -= 1
         if self._unbacked:
             self._unbacked -= 1
             return
-        window = self.window / self._pace.factor(now)
+        window = self.window / min(1.0, usable * self._pace.factor(now))
         free_at = now if sent_at is None else min(now, sent_at + COUNTED_AFTER) + window
         free_at = max(free_at, self._not_before)
         if len(self._laid_by) < self._owed:
@@ -129,8 +139,15 @@ class RateBudget:
         else:
             heapq.heappush(self._free, free_at)
 
+    def _usable(self) -> int:
+        return len(self._free) + self._busy - self._unbacked
+
     def throttled(self, pause: float, *, too_fast: bool, now: float) -> None:
-        """TAMS wants no call for `pause` seconds, and fewer for a while if it finds us too fast."""
+        """TAMS wants no call for `pause` seconds, and fewer for a while if it finds us too fast.
+
+        Fewer means that some slots are left alone, so that fewer calls are made at once, too; only the last one is
+        used less often.
+        """
         if too_fast:
             self._pace.throttled(now)
         self._closed_until = max(self._closed_until, now + pause)

@@ -10,6 +10,7 @@ _QUICK_TO = 0.9
 _QUICK_S = 10.0
 _SLOW_PER_S = 0.1 / 60.0
 _SAME_S = 2.0
+_NEVER = float("-inf")
 
 
 class Pace:
@@ -18,10 +19,12 @@ class Pace:
     def __init__(self) -> None:
         self._too_fast = 1.0
         self._from = 1.0
-        self._at = float("-inf")
+        self._at = _NEVER
 
     def factor(self, now: float) -> float:
         """The part, above 0 and at most 1."""
+        if self._at == _NEVER:
+            return 1.0
         passed = now - self._at
         quick = _QUICK_TO * self._too_fast
         if passed < _QUICK_S:

@@ -84,6 +84,7 @@ async def build_worker(ground: Ground) -> Role:
         surroundings=surroundings,
     )
     parts = _Parts(worker, upstream, submitter, tracker, feed, learned, slots)
+    _export_budget(ground, budget, slots)
     _export_worker(ground.metrics, parts)
     _export_polling(ground.metrics, policy, run_times)
     return _worker_role(ground, parts)
@@ -190,6 +191,24 @@ def _export_worker(metrics: CollectorRegistry, parts: _Parts) -> None:
             "requests_lag": ("Requests read so far behind the topic's end.", lambda: sum(parts.feed.lag().values())),
             "tams_reachable": ("1 unless TAMS fails.", lambda: upstream.health().reachable),
             "tams_authorized": ("1 unless TAMS refuses our credentials.", lambda: upstream.health().authorized),
+        },
+    )
+
+
+def _export_budget(ground: Ground, budget: RateBudget, slots: KafkaSlots | None) -> None:
+    if slots is None:
+        return
+    export(
+        ground.metrics,
+        {
+            "rate_slots": (
+                "Calls a window that this worker may make; those of all workers are the rate.",
+                slots.usable,
+            ),
+            "rate_slots_in_use": (
+                "Those that have a call under way, or had one within the last window.",
+                lambda: budget.in_use(now=ground.clock.monotonic()),
+            ),
         },
     )
 

@@ -213,6 +213,8 @@ async def test_topic_that_was_made_anew_is_begun_again(team: Team) -> None:
 
     async with administering(team.settings.kafka.bootstrap_servers) as admin:
         await admin.delete_topics([team.topic])
+        while team.topic in {topic["topic"] for topic in await admin.describe_topics()}:
+            await pause(0.05)
     await make_topic(team.settings.kafka.bootstrap_servers, team.topic, 1)
 
     await until(lambda: worker.holder.worker != before)

@@ -222,14 +222,56 @@ def test_what_submits_do_not_need_is_not_saved_up_for_them() -> None:
     assert chosen.count(Turn.LOOK) == 5
 
 
-def test_too_many_calls_halve_the_pace_at_which_slots_come_free() -> None:
-    """The rate of the settings may be more than TAMS admits."""
+def test_a_budget_that_was_too_fast_makes_half_the_calls_and_half_at_once() -> None:
+    """TAMS may count them strictly: ten at once, and then a pause, would be too many again."""
+    budget = RateBudget(10)
+    budget.throttled(0.0, too_fast=True, now=100.0)
+
+    for _ in range(5):
+        assert budget.available_at(now=100.0) == 100.0
+        spend(budget, 100.0)
+
+    assert budget.available_at(now=100.0) == 101.0
+
+
+def test_the_last_slot_is_used_less_often() -> None:
     budget = RateBudget(1)
     budget.throttled(0.0, too_fast=True, now=100.0)
 
     spend(budget, 100.0)
 
-    assert budget.available_at() == 102.0
+    assert budget.available_at(now=100.0) == 102.0
+
+
+def test_slots_left_alone_are_used_again_once_the_pace_has_recovered() -> None:
+    budget = RateBudget(10)
+    budget.throttled(0.0, too_fast=True, now=100.0)
+
+    now, calls = 180.0, 0
+    while budget.available_at(now=now) <= now:
+        spend(budget, now)
+        calls += 1
+
+    assert calls == 10
+
+
+@pytest.mark.parametrize(("admitted", "used"), [(9, 0.85), (5, 0.85), (3, 0.6), (1, 0.5)])
+def test_a_rate_lower_than_the_one_set_is_found_and_mostly_used(admitted: int, used: float) -> None:
+    """TAMS admits so many calls in any second, of the ten that the settings promise."""
+    budget, now, passed, refused = RateBudget(10), 0.0, list[float](), 0
+    while now < 600.0:
+        now = max(now + 0.01, budget.available_at(now=now))
+        budget.take()
+        recent = sum(1 for at in passed[-admitted:] if at > now - 1.0)
+        if recent < admitted:
+            passed.append(now)
+        else:
+            refused += 1
+            budget.throttled(1.0, too_fast=True, now=now)
+        budget.give_back(sent_at=now, now=now)
+
+    assert len(passed) / 600.0 / admitted >= used
+    assert refused / len(passed) < 0.1
 
 
 def test_an_overloaded_tams_is_left_alone_but_not_met_more_slowly_afterwards() -> None:
@@ -239,3 +281,12 @@ def test_an_overloaded_tams_is_left_alone_but_not_met_more_slowly_afterwards() -
     spend(budget, 103.0)
 
     assert budget.available_at() == 104.0
+
+
+def test_slots_are_in_use_from_the_call_until_a_window_after_it() -> None:
+    """What the metric shows."""
+    budget = RateBudget(5)
+    spend(budget, 10.0)
+    budget.take()
+
+    assert [budget.in_use(now=now) for now in (10.0, 10.9, 11.0)] == [2, 2, 1]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from typing_extensions import override
 
+from bridge.core.slot_table import SlotTable, read_record
 from tests.core.slot_world import Caller, World
 
 SLOTS = 5
@@ -27,6 +28,7 @@ class SharedRate(RuleBasedStateMachine):
         super().__init__()
         self.world = World(read_back=READ_BACK)
         self.late: list[bytes] = []
+        self.tables = [SlotTable()]
 
     def _caller(self, pick: int) -> Caller:
         return self.world.callers[pick % len(self.world.callers)]
@@ -122,6 +124,15 @@ class SharedRate(RuleBasedStateMachine):
     @invariant()
     def no_slot_is_used_by_two(self) -> None:
         assert sum(caller.holder.usable(now=self.world.now(caller)) for caller in self.world.callers) <= SLOTS
+
+    @invariant()
+    def everybody_makes_the_same_of_the_log_wherever_they_began(self) -> None:
+        for offset in range(len(self.tables) - 1, len(self.world.log)):
+            record = read_record(self.world.log[offset])
+            assert record is not None
+            self.tables.append(self.tables[-1].after(offset, record))
+        for caller in self.world.callers:
+            assert caller.holder.table in [None, self.tables[caller.holder.position]]
 
     @override
     def teardown(self) -> None:

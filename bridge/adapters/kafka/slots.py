@@ -117,12 +117,14 @@ class KafkaSlots:
         consumer.seek(self._tp, position)
         self._is_other_log = False
         self._holder.begin(position, now=self._clock.monotonic())
-        _log.info("begins to read", topic=self._tp.topic, position=position, end=end)
+        _log.debug("begins to read", topic=self._tp.topic, position=position, end=end)
         self._woken.set()
 
     def _take_in(self, offset: int, value: bytes | None) -> None:
         before = self._holder.worker
+        self._tell()  # they may have lapsed since the record before
         self._holder.read(offset, value, now=self._clock.monotonic())
+        self._tell()
         if self._holder.worker != before:
             _log.warning("all slots are lost: taken for dead, or the log is not what it was", offset=offset)
         self._woken.set()
