@@ -122,7 +122,7 @@ def stories() -> list[Story]:
     return [
         *(_success(f"picture-{number}", run_s=4 + number) for number in range(1, 9)),
         Story(request_id="four-pictures", value=_request("four-pictures", four), end=EventType.SUCCESS, outputs=4),
-        *(_success(f"waits-first-{number}", queue_s=32, passes=[EventType.WAITING]) for number in range(1, 4)),
+        *(_success(f"waits-first-{number}", queue_s=60, passes=[EventType.WAITING]) for number in range(1, 4)),
         _success("second-try-1", outcomes=["TRANSITORY_ERROR"], passes=[EventType.RETRYING]),
         _success("second-try-2", outcomes=["TRANSITORY_ERROR"], passes=[EventType.RETRYING]),
         _failure("no-try-left", "TRANSITORY_ERROR", "a GPU went away"),

@@ -28,6 +28,7 @@ EMULATOR_CALLS_PER_SECOND = 5
 _ENCRYPTION_KEY_FILE = "webhooks.key"
 _OK = 200
 _KEY_POLL_S = 0.05
+_MAX_SILENCE_S = 20.0  # emulated: whoever tries it wants to see the queue move
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ async def local_stack(  # noqa: PLR0913  one argument for each choice
         tams_url = await _start_emulator(stack, speed, emulator_port)
         settings = read_settings(
             **{
+                "poll": {"max_silence_s": _MAX_SILENCE_S / speed},
                 **overrides,
                 "kafka": {"bootstrap_servers": servers},
                 "webhooks": _webhooks(data_dir),
@@ -159,7 +161,8 @@ async def _start_emulator(stack: AsyncExitStack, speed: float, port: int) -> str
         message = "the emulator needs Pillow: pip install 'tams-bridge[emulator]'"
         raise CannotStart(message) from error
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    settings = EmulatorSettings(speed=speed, rate=EMULATOR_CALLS_PER_SECOND)
+    rate = EMULATOR_CALLS_PER_SECOND if speed == 1 else 0  # on a fast clock a stall of this machine looks like a burst
+    settings = EmulatorSettings(speed=speed, rate=rate)
     serving = asyncio.create_task(serve(settings, port=port, ready=url.set_result))
     stack.push_async_callback(_end, serving)
     serving.add_done_callback(lambda _: url.done() or url.cancel())
