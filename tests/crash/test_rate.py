@@ -23,6 +23,7 @@ def test_three_workers_never_exceed_the_rate_and_use_nine_tenths_of_it(quick_bro
         workers = [_worker(system)]
         await_partitions(workers[0], count=3)
         _give_work(system)
+        workers[0].live_for(3.0)
         alone = _used(system, workers)
 
         workers += [_worker(system), _worker(system)]

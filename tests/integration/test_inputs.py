@@ -92,12 +92,12 @@ async def test_trace_and_correlation_headers_are_copied_to_every_event(user: Bys
 
 
 async def test_unknown_fields_are_named_and_do_no_harm(user: Bystander, name: str) -> None:
-    await user.request(name, {"zz": 1, "priority": "high", "webhook": None, "labels": None})
+    await user.request(name, {"zz": 1, "colour": "red", "webhook": None, "labels": None})
 
     await user.ended(name)
 
     accepted = next(event for event in user.events if event.request_id == name)
-    assert accepted.unknown_fields == ("priority", "zz")
+    assert accepted.unknown_fields == ("colour", "zz")
 
 
 async def test_the_graph_is_handed_on_as_it_was_written(user: Bystander, name: str) -> None:

@@ -111,7 +111,7 @@ class Hooks:
 
     def count(self, topic: str) -> int:
         """How many partitions a topic has."""
-        return 1 if topic in self.names.registry else PARTITIONS
+        return 1 if topic in self.names.undivided else PARTITIONS
 
     async def records(self, topic: str, partition: int) -> list[Record]:
         """What strangers find on a topic."""
