@@ -226,10 +226,6 @@ class DispatchOwner:
         return None if has_ended else replay
 
 
-class _Stopped(Exception):
-    """Ends the POSTs still under way: nobody is left to take in their answers."""
-
-
 class Forwarder:
     """All partitions of one process, and the loop that sends.
 
@@ -295,13 +291,7 @@ class Forwarder:
 
     async def run(self) -> None:
         """Work until `stop`; an error that is not foreseen ends everything at once."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._send(tasks))
-                await self.ownership.run(tasks)
-                raise _Stopped  # noqa: TRY301  the way to end a task group
-        except* _Stopped:
-            pass
+        await self.ownership.run_beside(self._send)
 
     def stop(self) -> None:
         """Begin nothing new; `run` returns once what is under way has been written down."""

@@ -5,7 +5,7 @@ lost, take it over again if that may help.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,6 +72,10 @@ class OwnershipPlan:
     fenced_pause: timedelta = timedelta(seconds=15)
 
 
+class _AllClosed(Exception):
+    """Ends calls that are still under way: nobody is left to take in their answers."""
+
+
 class Ownership(Generic[OwnerT]):
     """All partitions of one input topic that this process holds; implements `bridge.ports.FeedReader`.
 
@@ -122,6 +126,20 @@ class Ownership(Generic[OwnerT]):
     def open_partitions(self) -> frozenset[int]:
         """Their numbers."""
         return frozenset(self._owners)
+
+    async def run_beside(self, work: Callable[[asyncio.TaskGroup], Coroutine[None, None, None]]) -> None:
+        """Hold partitions until `stop`, and work for as long; an error that is not foreseen ends everything at once.
+
+        Args:
+            work: what the owners share; it is ended, with what it began, once all partitions are closed.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(work(tasks))
+                await self.run(tasks)
+                raise _AllClosed  # noqa: TRY301  the way to end a task group
+        except* _AllClosed:
+            pass
 
     async def run(self, tasks: asyncio.TaskGroup) -> None:
         """Hold partitions until `stop`; returns once all are closed."""

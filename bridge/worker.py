@@ -225,10 +225,6 @@ class PartitionOwner:
         self._wake.set()
 
 
-class _Stopped(Exception):
-    """Ends the looks and cancels still under way: nobody is left to take in their answers."""
-
-
 class Worker:
     """All partitions of one process, and the loop that spends its share of the rate.
 
@@ -281,13 +277,7 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`; an error that is not foreseen ends everything at once, with nothing half done written."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._make_calls(tasks))
-                await self.ownership.run(tasks)
-                raise _Stopped  # noqa: TRY301  the way to end a task group
-        except* _Stopped:
-            pass
+        await self.ownership.run_beside(self._make_calls)
 
     def stop(self) -> None:
         """Begin nothing new; `run` returns once what is under way has been written down."""

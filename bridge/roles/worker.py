@@ -109,13 +109,16 @@ def _share_rate(ground: Ground, budget: RateBudget, changed: Callable[[], None])
 def _worker_role(ground: Ground, parts: _Parts) -> Role:
     worker, feed, learned, ownership = parts.worker, parts.feed, parts.learned, parts.worker.ownership
 
-    async def work() -> None:
+    async def until_informed() -> None:
         await ground.registry_tail.caught_up.wait()  # an event committed before would miss its endpoints
         await learned.tail.caught_up.wait()  # jobs restored are planned by what is known of them
+
+    async def work() -> None:
+        await until_informed()
         await worker.run()
 
     async def read() -> None:
-        await ground.registry_tail.caught_up.wait()
+        await until_informed()  # partitions that are assigned before the worker runs would be nobody's
         await feed.run(worker.ownership)
 
     return Role(
