@@ -130,6 +130,9 @@ class Expectations:
         self._run_times = run_times
         self._waits = waits
         self._queue_speed = QueueSpeed()
+        self._newest_at = float("-inf")
+        self._newest_rank: int | None = None
+        self._has_ranks = False
         self._ends = 0
         self.delay_estimate = 0.0
         """Seconds for which ends have gone unnoticed of late, as far as that is known; 0 before the first."""
@@ -155,6 +158,7 @@ class Expectations:
 
     def saw(self, job: WatchedJob, view: JobView, now: float) -> None:
         """Learn from what a look has shown."""
+        self._saw_place(job, view)
         if view.status in _ENDED:
             self._saw_ended(job, view, now)
         elif view.status in _WAITING:
@@ -170,9 +174,17 @@ class Expectations:
         """Moments at which a waiting job may begin to run, all equally likely."""
         waited = job.seen_at - job.submitted_at
         starts = [job.submitted_at + wait for wait in self._waits.of(EVERY_KIND).quantiles(waited, _PARTS)]
-        if job.rank is not None:
-            starts += [job.seen_at + wait for wait in self._queue_speed.waits(job.rank, _PARTS)]
+        rank = job.rank if job.seen_at > job.submitted_at else self._newest_rank
+        if rank is not None:
+            starts += [job.seen_at + wait for wait in self._queue_speed.waits(rank, _PARTS)]
         return starts
+
+    def _saw_place(self, job: WatchedJob, view: JobView) -> None:
+        """What the newest job has shown of the queue is what those submitted after it may find there."""
+        rank = _rank(view.queue_rank) if view.status in _WAITING else 0
+        self._has_ranks = self._has_ranks or view.queue_rank is not None
+        if self._has_ranks and job.submitted_at >= self._newest_at:
+            self._newest_at, self._newest_rank = job.submitted_at, rank
 
     def _saw_waiting(self, job: WatchedJob, view: JobView, now: float) -> None:
         rank = _rank(view.queue_rank)

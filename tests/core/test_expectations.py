@@ -98,6 +98,42 @@ def test_speed_of_the_queue_is_read_from_ranks() -> None:
     assert known.expectations._queue_speed.ranks_per_s == pytest.approx(1.0, rel=0.1)
 
 
+def test_job_just_submitted_is_taken_to_wait_behind_the_one_before_it() -> None:
+    """Waits learned while the queue was short say nothing of a long one, and the other way round."""
+    known = Known(run_s=20.0, wait_s=0.5)
+    no_queue = known.due_at(known.job())
+
+    known.job((1.0, look("WAITING", rank=500)))
+    long_queue = known.due_at(known.job())
+    known.job((1.0, look("RUNNING")))
+    emptied_queue = known.due_at(known.job())
+
+    assert long_queue > no_queue + 1.0
+    assert no_queue < emptied_queue < long_queue
+
+
+def test_what_an_older_job_shows_of_the_queue_says_nothing_of_those_after_the_newest() -> None:
+    known = Known()
+    older = known.job((1.0, look("WAITING", rank=2)))
+    newer = WatchedJob(JobHistory(kind=KIND, submitted_at=START + 10.0, seen_at=START + 10.0), now=START + 10.0)
+    known.expectations.saw(newer, look("WAITING", rank=500), START + 11.0)
+    behind_the_newest = known.due_at(known.job())
+
+    known.expectations.saw(older, look("RUNNING"), START + 11.0)
+
+    assert known.due_at(known.job()) == pytest.approx(behind_the_newest, rel=0.05)
+
+
+def test_where_no_job_shows_a_rank_none_is_taken_to_have_one() -> None:
+    known = Known()
+    before = known.due_at(known.job())
+
+    known.job((1.0, look("RUNNING")))
+
+    assert known.expectations._newest_rank is None
+    assert known.due_at(known.job()) == pytest.approx(before, abs=0.1)
+
+
 def test_job_that_has_left_the_queue_tells_of_its_speed_too() -> None:
     """All the places before it have gone, and its own."""
     known = Known()
