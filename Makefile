@@ -13,6 +13,9 @@ ARGS ?=
 RUNS ?= 200
 UPGRADE ?=
 
+# The whole suite waits more than it computes: two processes, of which one has the crash tests.
+SHARED := -n 2 --no-loadscope-reorder
+
 BIN := .venv/bin
 LOCKS := deploy/requirements
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
@@ -33,7 +36,7 @@ demo: .venv/.bridge ## jobs of every fate through an embedded broker and the emu
 # The two demands on coverage are silent unless they fail, so that pytest has the last word.
 test: .venv/.dev ## all tests; BRIDGE_TEST_BROKER=embedded|apache|HOST:PORT chooses the broker, ARGS goes to pytest
 	$(call say,pytest)
-	@$(BIN)/python -m pytest --cov=bridge $(ARGS)
+	@$(BIN)/python -m pytest --cov=bridge $(if $(ARGS),$(ARGS),$(SHARED))
 	@test -n '$(ARGS)' || $(BIN)/coverage report --include='bridge/core/*' --fail-under=100 >.venv/core-coverage \
 		|| { cat .venv/core-coverage; echo "make: bridge/core must be covered in full, branches too" >&2; exit 1; }
 	@test -n '$(ARGS)' || $(BIN)/coverage report --format=total --fail-under=95 >/dev/null \

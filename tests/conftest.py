@@ -6,6 +6,9 @@ from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
+from typing_extensions import override
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.brokers import BrokerChoice, RunningBroker, broker_of_the_session, choose_broker, strict
 
@@ -27,6 +30,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     choice = config.stash[CHOICE]
     return f"kafka broker: {choice.address or choice.kind} ({choice.reason})"
+
+
+class Shares(LoadScopeScheduling):
+    """How several processes share the tests: by module, and all crash tests to one; two at a time starve each other."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        return "crash" if nodeid.startswith("tests/crash/") else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Shares:
+    return Shares(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Crash tests come first, as they take the longest together."""
+    items.sort(key=lambda item: item.path.parent.name != "crash")
 
 
 @pytest.hookimpl(wrapper=True)
