@@ -86,6 +86,7 @@ def test_a_changed_letter_is_noticed_wherever_it_is() -> None:
         Fernet(NEW).encrypt(b"no JSON").decode(),
         Fernet(NEW).encrypt(b"[1]").decode(),
     ],
+    ids=["empty", "too short", "a secret", "no ASCII", "no text", "no JSON inside", "a list inside"],
 )
 def test_what_never_was_sealed_by_us_does_not_open(sealed: str) -> None:
     """Also if it was made with our key, for something else."""
