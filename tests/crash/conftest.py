@@ -8,6 +8,7 @@ import pytest
 
 from bridge.adapters.brokers import apache_broker
 from tests.conftest import CHOICE
+from tests.crash.cluster import Cluster, running_cluster
 from tests.crash.system import QuickBroker
 
 RUNS = int(os.environ.get("BRIDGE_CRASH_RUNS", "20"))
@@ -32,3 +33,12 @@ def quick_broker(pytestconfig: pytest.Config, request: pytest.FixtureRequest) ->
             yield QuickBroker(bootstrap_servers=process.bootstrap_servers, session_s=2.0, runs=RUNS)
         finally:
             runner.run(context.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """Three Apache Kafka nodes, up from the first test that wants them; who breaks them leaves them whole again."""
+    if pytestconfig.stash[CHOICE].kind != "apache":
+        pytest.skip("three nodes of Apache Kafka are wanted, to be killed and paused: set BRIDGE_TEST_BROKER=apache")
+    with running_cluster() as running:
+        yield running

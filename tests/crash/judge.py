@@ -29,11 +29,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request that TAMS got: with the `requestId` of a create, and the job it was about or made."""
+    """One request that TAMS got: the `requestId` of a create, the job it was about or made, and when (s since 1970)."""
 
     request_id: str
     job_id: str
     is_create: bool
+    time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class Evidence:
         calls: TAMS' journal.
         owners: job id at TAMS → the request it was made for, by a mark inside the graph.
         ledger: request id → its last record.
+        possible: ids of readable requests of which nobody knows whether the broker took them.
     """
 
     accepted: frozenset[str]
@@ -66,6 +68,7 @@ class Evidence:
     calls: Sequence[Call]
     owners: Mapping[str, str]
     ledger: Mapping[str, Ledgered]
+    possible: frozenset[str] = frozenset()
 
 
 def judge(evidence: Evidence) -> list[str]:
@@ -74,7 +77,8 @@ def judge(evidence: Evidence) -> list[str]:
     for event in evidence.events:
         stories[event.request_id].append(event)
     complaints = [f"{name}: accepted, but without any event" for name in evidence.accepted - stories.keys()]
-    complaints += [f"{name}: events of a request nobody made" for name in stories.keys() - evidence.accepted]
+    strangers = stories.keys() - evidence.accepted - evidence.possible
+    complaints += [f"{name}: events of a request nobody made" for name in strangers]
     for story in stories.values():
         complaints += _story_complaints(story)
     complaints += _tams_complaints(evidence)

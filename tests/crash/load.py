@@ -61,6 +61,10 @@ class Load:
         self.accepted.append(request_id)
         self._send(request_id, json.dumps({"params": params, **fields}).encode())
 
+    def cancel(self, request_id: str) -> None:
+        """Publish a cancel."""
+        self._send(request_id, json.dumps({"cancel": request_id}).encode())
+
     def start(self, per_second: float) -> None:
         """Publish requests of all kinds from now on."""
         self._pause = 1 / per_second

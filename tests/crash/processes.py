@@ -53,6 +53,11 @@ class Child:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._process.poll()
+
     def await_lines(self, enough: Callable[[Sequence[Line]], bool], *, seconds: float, what: str) -> None:
         """Return once its lines are as wanted.
 
@@ -86,6 +91,14 @@ class Child:
     def go_on(self) -> None:
         """SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
+
+    def explain(self) -> None:
+        """SIGUSR1, at which a process of `stepped` says what it is waiting for."""
+        self._process.send_signal(signal.SIGUSR1)
+
+    def end(self) -> None:
+        """SIGTERM, without waiting for what it does."""
+        self._process.terminate()
 
     def stop(self, *, seconds: float) -> int:
         """SIGTERM, and its exit code.

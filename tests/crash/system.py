@@ -1,7 +1,7 @@
 """A running bridge, seen from outside: broker, emulator, workers, load, and the judgement at the end."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from random import Random
@@ -35,11 +35,24 @@ QUICK = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuickBroker:
-    """A broker, how soon it may forget a silent worker, and so how many kills a test can afford."""
+    """A broker, how soon it may forget a silent worker, and so how many kills a test can afford.
+
+    Args:
+        bootstrap_servers: how the bridge reaches it.
+        session_s: longest silence.
+        runs: how many kills.
+        direct_servers: how tests reach it, if that is another way.
+    """
 
     bootstrap_servers: str
     session_s: float
     runs: int
+    direct_servers: str = ""
+
+    @property
+    def servers_for_tests(self) -> str:
+        """How tests reach it."""
+        return self.direct_servers or self.bootstrap_servers
 
 
 class System:
@@ -58,10 +71,10 @@ class System:
         self._follower: Follower | None = None
         self.prefix = f"t{secrets.token_hex(6)}"
         self.tams = tams
-        self.load = Load(broker.bootstrap_servers, f"{self.prefix}.requests", chance)
+        self.load = Load(broker.servers_for_tests, f"{self.prefix}.requests", chance)
 
-    def worker(self, **settings: str) -> Child:
-        """Start another worker."""
+    def worker(self, *, command: Sequence[str] = TAMS_BRIDGE, **settings: str) -> Child:
+        """Start another worker, perhaps by another command than that of a person."""
         own = {
             "KAFKA__BOOTSTRAP_SERVERS": self._broker.bootstrap_servers,
             "KAFKA__SESSION_TIMEOUT_S": f"{self._broker.session_s}",
@@ -70,33 +83,44 @@ class System:
             "TAMS__BASE_URL": self.tams.url,
         }
         environment = {f"BRIDGE_{name}": value for name, value in {**QUICK, **own, **settings}.items()}
-        return self._stack.enter_context(child([*TAMS_BRIDGE, "worker"], environment))
+        return self._stack.enter_context(child([*command, "worker"], environment))
 
     def follower(self) -> Follower:
         """Who reads the topics from their beginning; they exist once a worker works."""
         if self._follower is None:
-            self._follower = Follower(self._broker.bootstrap_servers, self.prefix)
+            self._follower = Follower(self._broker.servers_for_tests, self.prefix)
             self._stack.callback(self._follower.close)
         return self._follower
 
     def judged(self) -> list[str]:
         """What is wrong, once all workers have been stopped and everything has ended."""
-        follower = self.follower()
+        return judge(self.evidence(self.follower(), frozenset(self.load.accepted), self.load.unreadable))
+
+    def evidence(self, follower: Follower, accepted: frozenset[str], unreadable: Sequence[str]) -> Evidence:
+        """All that is known, once all workers have been stopped.
+
+        Args:
+            follower: reads to the end of the topics.
+            accepted, unreadable: see `Evidence`.
+        """
         follower.to_the_end()
         journal = self.tams.journal()
-        return judge(
-            Evidence(
-                accepted=frozenset(self.load.accepted),
-                unreadable=self.load.unreadable,
-                events=follower.events,
-                dead_letters=follower.dead_letters,
-                calls=[
-                    Call(request_id=line["request_id"], job_id=line["job_id"], is_create=line["route"] == CREATE)
-                    for line in journal
-                ],
-                owners=self.tams.groups(sorted({line["job_id"] for line in journal} - {""})),
-                ledger=follower.ledger(),
-            )
+        return Evidence(
+            accepted=accepted,
+            unreadable=unreadable,
+            events=follower.events,
+            dead_letters=follower.dead_letters,
+            calls=[
+                Call(
+                    request_id=line["request_id"],
+                    job_id=line["job_id"],
+                    is_create=line["route"] == CREATE,
+                    time=line["real_at"],
+                )
+                for line in journal
+            ],
+            owners=self.tams.groups(sorted({line["job_id"] for line in journal} - {""})),
+            ledger=follower.ledger(),
         )
 
 

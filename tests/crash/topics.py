@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from typing_extensions import override
 
 from tests.crash.judge import Event, Ledgered, is_ended
@@ -75,7 +75,10 @@ class Reader:
     def _is_read(self, tp: TopicPartition) -> bool:
         if (tp.topic, tp.partition) in self._at_end:
             return True
-        _, end = self._consumer.get_watermark_offsets(tp, timeout=10)
+        try:
+            _, end = self._consumer.get_watermark_offsets(tp, timeout=10)
+        except KafkaException:  # the leader is another one now, and this client has not heard of it yet
+            return False
         position = self._consumer.position([tp])[0].offset
         if end == 0 or position >= end:
             self._at_end.add((tp.topic, tp.partition))
@@ -176,4 +179,4 @@ def _headers(message: Message) -> Mapping[str, str]:
 
 def text(raw: str | bytes | None) -> str:
     """A key or header as text."""
-    return raw.decode() if isinstance(raw, bytes) else raw or ""
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw or ""

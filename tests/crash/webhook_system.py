@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -80,6 +80,7 @@ class Subscriber:
         is_inline: it is no endpoint, but a webhook given inside requests.
         kinds: last words of the types of the events it wants; all if there are none.
         labels: those events must carry.
+        patience_s: its retry schedule, if it is to differ.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Subscriber:
     is_inline: bool = False
     kinds: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
+    patience_s: tuple[float, ...] = ()
 
     @property
     def is_healthy(self) -> bool:
@@ -98,6 +100,8 @@ class Subscriber:
     @property
     def pauses_s(self) -> tuple[float, ...]:
         """Its retry schedule."""
+        if self.patience_s:
+            return self.patience_s
         return _HEALTHY_PAUSES_S if self.is_healthy else _SICK_PAUSES_S.get(self.behaviour, _OTHER_PAUSES_S)
 
     def wants(self, event: Document) -> bool:
@@ -139,10 +143,18 @@ class WebhookSystem:
         prefix: of its topics, which are created.
         subscribers: who gets events.
         log: what the receivers write down.
+        door: told where the receivers are, gives the URL by which forwarders are to reach them.
     """
 
     def __init__(
-        self, stack: ExitStack, broker: QuickBroker, prefix: str, subscribers: Sequence[Subscriber], log: Path
+        self,
+        stack: ExitStack,
+        broker: QuickBroker,
+        prefix: str,
+        subscribers: Sequence[Subscriber],
+        log: Path,
+        *,
+        door: Callable[[str], str] = str,
     ) -> None:
         self._stack = stack
         self._broker = broker
@@ -151,7 +163,7 @@ class WebhookSystem:
         self._encryption_key = new_encryption_key()
         self._registry = Registry()
         self._producer = Producer(
-            {"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 5, "enable.idempotence": True, "log_level": 0}
+            {"bootstrap.servers": broker.servers_for_tests, "linger.ms": 5, "enable.idempotence": True, "log_level": 0}
         )
         self._published = 0
         self._follower: WebhookFollower | None = None
@@ -161,11 +173,18 @@ class WebhookSystem:
                 log, {each.name: {"behaviour": each.behaviour, "secret": secrets[each.name]} for each in subscribers}
             )
         )
-        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
+        self._url = door(self.receivers.url)
+        self.secrets = [self._encryption_key, *secrets.values()]
+        kafka = KafkaSettings(bootstrap_servers=broker.servers_for_tests)
         asyncio.run(Topics(kafka, TopicSettings(prefix=prefix, partitions=PARTITIONS)).create())
         self._register(secrets)
 
-    def forwarder(self) -> Child:
+    @property
+    def encryption_key(self) -> str:
+        """What seals the secrets of the registry."""
+        return self._encryption_key
+
+    def forwarder(self, **settings: str) -> Child:
         """Start another forwarder."""
         own = {
             "KAFKA__BOOTSTRAP_SERVERS": self._broker.bootstrap_servers,
@@ -174,12 +193,14 @@ class WebhookSystem:
             "FORWARDER__GROUP": f"{self._prefix}.forwarder",
             "WEBHOOKS__ENCRYPTION_KEYS": json.dumps([self._encryption_key]),
         }
-        environment = {f"BRIDGE_{name}": value for name, value in {**QUICK, **QUICK_WEBHOOKS, **own}.items()}
+        environment = {
+            f"BRIDGE_{name}": value for name, value in {**QUICK, **QUICK_WEBHOOKS, **own, **settings}.items()
+        }
         return self._stack.enter_context(child([*TAMS_BRIDGE, "forwarder"], environment))
 
     def url(self, name: str) -> str:
         """Where a receiver is."""
-        return f"{self.receivers.url}/{name}"
+        return f"{self._url}/{name}"
 
     def publish(self, count: int) -> None:
         """Order the next so many events of made-up jobs, as a worker would; returns once the broker has them."""
@@ -198,7 +219,7 @@ class WebhookSystem:
     def follower(self) -> WebhookFollower:
         """Who reads the topics from their beginning."""
         if self._follower is None:
-            self._follower = WebhookFollower(self._broker.bootstrap_servers, self._prefix)
+            self._follower = WebhookFollower(self._broker.servers_for_tests, self._prefix)
             self._stack.callback(self._follower.close)
         return self._follower
 
@@ -208,7 +229,7 @@ class WebhookSystem:
 
     def events(self) -> dict[str, Document]:
         """Every event that a worker has published, by its id."""
-        reader = EventReader(self._broker.bootstrap_servers, self._prefix)
+        reader = EventReader(self._broker.servers_for_tests, self._prefix)
         try:
             reader.to_the_end()
             return reader.events
@@ -256,6 +277,7 @@ class WebhookSystem:
         for each in self._subscribers:
             owner = "" if each.is_inline else each.name
             sealed = [SealedSecret(sealed=vault.seal(secrets[each.name], owner=owner), created=now)]
+            self.secrets.append(sealed[0].sealed)
             if each.is_rotating:
                 expiring = replace(sealed[0], expires=now + timedelta(days=1))
                 sealed = [SealedSecret(sealed=vault.seal(_new_secret(), owner=owner), created=now), expiring]
