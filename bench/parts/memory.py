@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from urllib.request import Request, urlopen
 
 from bench.parts.load import GRAPH
@@ -77,7 +77,7 @@ async def _fill(settings: Settings, jobs: int, document: bytes) -> None:
         async with ledgers.open(partition) as opened:
             numbers = range(partition, jobs, settings.topics.partitions)
             for first in range(0, len(numbers), AT_ONCE):
-                records = [_record(number, document) for number in numbers[first : first + AT_ONCE]]
+                records = [_copied(number, document) for number in numbers[first : first + AT_ONCE]]
                 changes = Changes(position=0)
                 for record in records:
                     changes.records[record.request_id] = record
@@ -85,10 +85,17 @@ async def _fill(settings: Settings, jobs: int, document: bytes) -> None:
                 await opened.ledger.commit(changes)
 
 
-def _record(number: int, document: bytes) -> JobRecord:
-    now, policy = datetime.now(UTC), JobPolicy()  # noqa: TID251 -- a bench takes the real time
+def _copied(number: int, document: bytes) -> JobRecord:
+    """The record of another job, of which TAMS says the same."""
+    job_id = str(881417947308949275 + number)
+    return record_of(number, document.replace(read_job(document).job_id.encode(), job_id.encode()))
+
+
+def record_of(number: int, document: bytes, *, age_s: float = 0.0) -> JobRecord:
+    """The record of a request that was submitted so long ago, and answered so."""
+    now = datetime.now(UTC) - timedelta(seconds=age_s)  # noqa: TID251 -- a bench takes the real time
+    policy = JobPolicy()
     name = f"order-{number:07d}"
-    document = document.replace(read_job(document).job_id.encode(), str(881417947308949275 + number).encode())
     arrival = JobArrival(
         request_id=name,
         request=JobRequest(params={}, labels={"tenant": "acme"}),

@@ -45,6 +45,11 @@ class Measured:
         self._process = subprocess.Popen(command, stderr=log, cwd=ROOT, env={**inherited, **environment})
         self._watched = psutil.Process(self._process.pid)
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def usage(self) -> Usage:
         """What it has used."""
         times = self._watched.cpu_times()
@@ -61,6 +66,16 @@ class Measured:
             assert time.perf_counter() < until, f"not ready within {seconds} s:\n{said[-2000:]}"
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.02)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged until now; the last line may still be under way, and is left out then."""
+        whole = self._log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         """SIGTERM, and wait."""
@@ -111,6 +126,11 @@ class Emulator:
     def looks(self) -> int:
         """How many looks at jobs it has answered."""
         return sum(self._stats()["answers"].get("GET /v1/jobs/{id}", {}).values())
+
+    def journal(self, after: int = 0) -> list[dict[str, Any]]:
+        """The requests it got, from the one after this number on."""
+        with urlopen(f"{self.url}/_emulator/journal?after={after}") as answer:  # noqa: S310 -- as below
+            return [json.loads(line) for line in answer.read().splitlines()]
 
     def jobs(self) -> int:
         """How many jobs it has made."""
