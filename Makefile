@@ -1,16 +1,18 @@
 # What a person does with this repository. Every target sets up .venv when needed; a second run finds it ready.
 #
-#   make demo                    make test ARGS="-k worker"          make crash RUNS=20
+#   make demo                    make test ARGS="-k worker"          make crash SEEDS=20
 #   make PYTHON=/opt/python3.12/bin/python3 demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format bench crash lock clean
+.PHONY: help demo test check format bench soak crash lock clean
 
 PYTHON ?=
 ARGS ?=
-RUNS ?= 200
+RUNS ?= 20
+SEEDS ?= 20
+MINUTES ?= 20
 UPGRADE ?=
 
 # The whole suite waits more than it computes: two processes, of which one has the crash tests.
@@ -57,12 +59,17 @@ format: .venv/.dev ## lay out the code as `make check` wants it
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/.bench ## every measurement of bench/, one after the other
-	@for script in bench/*.py; do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: .venv/.bench ## every measurement of bench/ but the soak, one after the other
+	@for script in $(filter-out bench/soak.py,$(wildcard bench/*.py)); do echo "==> $$script"; $(BIN)/python "$$script" || exit 1; done
 
-crash: .venv/.dev ## kill workers at random moments under load, RUNS times (200)
-	$(call say,pytest tests/crash with $(RUNS) runs)
-	@BRIDGE_CRASH_RUNS=$(RUNS) $(BIN)/python -m pytest tests/crash --timeout=0 $(ARGS)
+soak: .venv/.bench ## steady load for MINUTES (20): what memory, sockets and delays do
+	$(call say,bench/soak.py)
+	@$(BIN)/python bench/soak.py --minutes $(MINUTES)
+
+crash: .venv/.dev ## SEEDS plans of faults on three brokers, a minute each (20); outages of a minute; RUNS kills of each kind (20)
+	$(call say,pytest tests/crash with $(SEEDS) plans and $(RUNS) kills)
+	@BRIDGE_CRASH_SEEDS=$(SEEDS) BRIDGE_CRASH_PLAN_S=60 BRIDGE_OUTAGE_S=60 BRIDGE_CRASH_RUNS=$(RUNS) \
+		$(BIN)/python -m pytest tests/crash --timeout=0 -rP $(ARGS)
 
 lock: .venv/.dev ## write the lock files anew after a change of pyproject.toml; UPGRADE=1 takes the newest versions
 	$(call say,$(LOCKS): dev.txt and then the others from the same versions)

@@ -17,7 +17,7 @@ from bridge.errors import LedgerUnavailable
 from bridge.ownership import Ownership, OwnershipPlan, Taken
 from bridge.ports import Arrival, Clock, Feed
 from bridge.poster import Poster
-from bridge.webhook_messages import Exchange, Replay, ReplayState
+from bridge.webhook_messages import Exchange, Replay, ReplayOrder, ReplayState
 from bridge.webhook_ports import (
     DispatchLedger,
     DispatchLedgers,
@@ -90,8 +90,9 @@ class DispatchOwner:
         self._closing = asyncio.Event()
         self._gone = False
         self._under_way = 0
-        self._commit_began: float | None = None
-        self._replaying: set[str] = set()
+        self.commit_began: float | None = None
+        """Of the transaction under way, on the monotonic clock."""
+        self._replaying: set[str] = set()  # endpoints
 
     @property
     def backlog(self) -> int:
@@ -171,14 +172,14 @@ class DispatchOwner:
 
     async def _commit(self) -> None:
         changes = self.partition.journal.take()
-        began = self._commit_began = self._clock.monotonic()
+        began = self.commit_began = self._clock.monotonic()
         await self._ledger.commit(changes)
-        self._commit_began = None
+        self.commit_began = None
         self._changed.set()
         self._telemetry.committed(changes, self._clock.monotonic() - began)
 
     def _is_held_up(self) -> bool:
-        began = self._commit_began
+        began = self.commit_began
         return began is not None and self._clock.monotonic() - began > _COMMIT_PATIENCE_S
 
     def _wake_all(self) -> None:
@@ -186,19 +187,22 @@ class DispatchOwner:
         self._changed.set()
 
     def _begin_replays(self) -> None:
+        """One after the other for an endpoint: each reads Kafka by clients of its own, and anybody may ask for many."""
         for replay in self.partition.replays.running():
-            if replay.order.replay_id not in self._replaying:
-                self._replaying.add(replay.order.replay_id)
-                self._tasks.create_task(self._replay(replay.order.replay_id))
+            if replay.order.endpoint_id not in self._replaying and not self._closing.is_set():
+                self._replaying.add(replay.order.endpoint_id)
+                self._tasks.create_task(self._replay(replay.order))
 
-    async def _replay(self, replay_id: str) -> None:
+    async def _replay(self, order: ReplayOrder) -> None:
         """Read past events into the endpoint's line until all are, beginning where a former owner stopped."""
-        while (replay := self._going_on(replay_id)) is not None:
+        while (replay := self._going_on(order.replay_id)) is not None:
             try:
                 await self._read_past(replay)
             except LedgerUnavailable as error:
                 self._telemetry.trouble("replay", str(error))
                 await self._clock.wait(self._closing, _REPLAY_RETRY_S)
+        self._replaying.discard(order.endpoint_id)
+        self._begin_replays()
 
     async def _read_past(self, replay: Replay) -> None:
         order = replay.order

@@ -26,6 +26,11 @@ from pydantic import (
 NOTHING = msgspec.Raw()
 """Stands for a JSON document that is not there; false in conditions, left out when written."""
 
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment in time; written without its zone it would be none."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
 REQUEST_ID_MAX_BYTES = 255
 """Longest request id, in UTF-8 bytes: it becomes a record key, a header and part of event ids."""
 
@@ -126,7 +131,7 @@ def _printable(text: str) -> str:
     return text
 
 
-NORMAL_PRIORITY = 4
+NORMAL_PRIORITY, HIGHEST_PRIORITY = 4, 9
 
 RequestId = Annotated[str, AfterValidator(_printable)]
 
@@ -145,6 +150,10 @@ _UNKNOWN_FIELDS_TOLD = 20
 _UNKNOWN_FIELD_SHOWN = 100
 
 
+EVENT_PATTERNS_MAX, EVENT_PATTERN_MAX = 50, 100
+"""Most patterns of a webhook, and characters of each: all are gone through at every event."""
+
+
 class Webhook(BaseModel):
     """A webhook given inside a request, kept with the job for the forwarder.
 
@@ -156,7 +165,10 @@ class Webhook(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     url: HttpUrl
-    events: tuple[str, ...] = ("success", "failed")
+    events: Annotated[
+        tuple[Annotated[str, Field(max_length=EVENT_PATTERN_MAX)], ...],
+        Field(max_length=EVENT_PATTERNS_MAX, fail_fast=True),
+    ] = ("success", "failed")
 
 
 class Request(BaseModel):
@@ -205,7 +217,7 @@ class JobRequest(Request):
     max_attempts: int | None = Field(
         default=None, ge=1, le=100, validation_alias=AliasChoices("max_attempts", "maxAttempts")
     )
-    priority: int | None = Field(default=None, ge=0, le=9)
+    priority: int | None = Field(default=None, ge=0, le=HIGHEST_PRIORITY)
 
 
 class CancelRequest(Request):
@@ -276,32 +288,32 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
     request_id: str
     phase: Phase
-    sequence: int = 0
-    attempt: int = 1
-    max_attempts: int = 1
-    priority: int = NORMAL_PRIORITY
+    sequence: Count = 0
+    attempt: Count = 1
+    max_attempts: Count = 1
+    priority: Annotated[int, msgspec.Meta(ge=0, le=HIGHEST_PRIORITY)] = NORMAL_PRIORITY
     kind: str = ""
-    accepted_at: datetime
+    accepted_at: Instant
     seed: str = ""
-    tries: int = 0
-    not_before: datetime | None = None
-    lease_until: datetime | None = None
-    deadline: datetime | None = None
+    tries: Count = 0
+    not_before: Instant | None = None
+    lease_until: Instant | None = None
+    deadline: Instant | None = None
     doubt: bool = False
     stop: Stop | None = None
     stop_told: bool = False
-    missing_since: datetime | None = None
+    missing_since: Instant | None = None
     job_id: str | None = None
-    submitted_at: datetime | None = None
-    running_at: datetime | None = None
-    seen_at: datetime | None = None
+    submitted_at: Instant | None = None
+    running_at: Instant | None = None
+    seen_at: Instant | None = None
     status: str | None = None
     queue_rank: int | None = None
-    progress: float = 0.0
-    finished_nodes: int = 0
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    finished_nodes: Count = 0
     job: msgspec.Raw = NOTHING
     error: Failure | None = None
-    expires_at: datetime | None = None
+    expires_at: Instant | None = None
     labels: dict[str, str] | None = None
     headers: dict[str, str] | None = None
     webhook: msgspec.Raw = NOTHING
@@ -326,7 +338,7 @@ class JobEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
 
     id: str
     type: EventType
-    time: datetime
+    time: Instant
     request_id: str
     sequence: int
     attempt: int

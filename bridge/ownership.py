@@ -5,7 +5,7 @@ lost, take it over again if that may help.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,10 +66,12 @@ class OwnershipPlan:
     Args:
         closing_time: how long an owner that must close may wait for what is under way.
         fenced_pause: how long a fenced owner leaves its partition alone; longer than the group needs to take it away.
+        reopen: pauses before a partition that could not be opened, or written, is opened again.
     """
 
     closing_time: timedelta = timedelta(seconds=6)
     fenced_pause: timedelta = timedelta(seconds=15)
+    reopen: BackOff = _REOPEN
 
 
 class _AllClosed(Exception):
@@ -109,6 +111,7 @@ class Ownership(Generic[OwnerT]):
         self._tasks: asyncio.TaskGroup | None = None
         self._owners: dict[int, OwnerT] = {}
         self._owning: dict[int, asyncio.Task[None]] = {}
+        self._reasons: dict[int, str] = {}
         self._stopping = asyncio.Event()
         self._is_closing = False
 
@@ -126,6 +129,11 @@ class Ownership(Generic[OwnerT]):
     def open_partitions(self) -> frozenset[int]:
         """Their numbers."""
         return frozenset(self._owners)
+
+    @property
+    def reasons(self) -> Mapping[int, str]:
+        """Why partitions that were tried, and that the group still gives to this process, are not open."""
+        return self._reasons
 
     async def run_beside(self, work: Callable[[asyncio.TaskGroup], Coroutine[None, None, None]]) -> None:
         """Hold partitions until `stop`, and work for as long; an error that is not foreseen ends everything at once.
@@ -191,6 +199,7 @@ class Ownership(Generic[OwnerT]):
         late = [task for task in owning if task.cancel()]
         await asyncio.gather(*late, return_exceptions=True)
         self._owning.clear()
+        self._reasons.clear()
         self._is_closing = False
 
     async def _ended(self, owning: Collection[asyncio.Task[None]]) -> None:
@@ -222,19 +231,24 @@ class Ownership(Generic[OwnerT]):
                     await self._work_on(number, taken)
                     return
             except OwnershipLost as lost:
-                self._tell(number, "lost", str(lost))
+                self._failed(number, "lost", str(lost))
                 pause = self._plan.fenced_pause
             except LedgerUnavailable as error:
                 has_worked = self._clock.monotonic() - opened >= _WORKED_S
                 failures, opened = 1 if has_worked else failures + 1, float("inf")
-                self._tell(number, "unavailable", str(error))
-                pause = _REOPEN.pause(failures, self._chance.random())
+                self._failed(number, "unavailable", str(error))
+                pause = self._plan.reopen.pause(failures, self._chance.random())
             if self._is_closing:
                 return
             await self._clock.wait(self._stopping, pause / timedelta(seconds=1))
 
+    def _failed(self, number: int, state: str, reason: str) -> None:
+        self._reasons[number] = reason
+        self._tell(number, state, reason)
+
     async def _work_on(self, number: int, taken: Taken[OwnerT]) -> None:
         self._owners[number] = taken.owner
+        self._reasons.pop(number, None)
         self._tell(number, "opened", taken.detail)
         self._feed.begin(number, taken.position)
         try:

@@ -8,6 +8,7 @@ import msgspec
 from bridge.core.deliveries import Unsendable
 from bridge.core.dispatch import Send
 from bridge.core.fanout import is_inline
+from bridge.core.layouts import UNREADABLE
 from bridge.core.posts import body_of, exchange_of, headers_of
 from bridge.core.signatures import InvalidSecret, Signer, webhook_id
 from bridge.errors import CannotUnseal
@@ -45,16 +46,25 @@ class Poster:
         clock: for timestamps.
         source: the bridge's `ce_source`.
         user_agent: who we are.
+        answer_bytes: of an answer's body that are kept for people to look at.
     """
 
     def __init__(
-        self, sender: WebhookSender, *, secret_box: SecretBox, clock: Clock, source: str, user_agent: str
+        self,
+        sender: WebhookSender,
+        *,
+        secret_box: SecretBox,
+        clock: Clock,
+        source: str,
+        user_agent: str,
+        answer_bytes: int = 2_000,
     ) -> None:
         self._sender = sender
         self._secret_box = secret_box
         self._clock = clock
         self._source = source
         self._user_agent = user_agent
+        self._answer_bytes = answer_bytes
         self._kept: dict[str, _Credentials] = {}
 
     async def post(self, send: Send) -> tuple[Response | NoResponse | Unsendable, Exchange | None]:
@@ -74,7 +84,7 @@ class Poster:
         )
         timeout = timedelta(seconds=send.endpoint.timeout_s)
         answer = await self._sender.send(Post(url=send.endpoint.url, headers=headers, body=body, timeout=timeout))
-        return answer, exchange_of(headers, credentials.headers, answer)
+        return answer, exchange_of(headers, credentials.headers, answer, body_shown=self._answer_bytes)
 
     def _credentials(self, endpoint: Endpoint) -> _Credentials | Unsendable:
         kept, now = self._kept.get(endpoint.id), self._clock.now()
@@ -86,6 +96,8 @@ class Poster:
             return Unsendable(str(error), _PAUSE)
         except InvalidSecret as error:
             return Unsendable(f"the endpoint's secret cannot be used: {error}: rotate it", _PAUSE)
+        except UNREADABLE:
+            return Unsendable("the endpoint's headers cannot be used: set them anew", _PAUSE)
         if isinstance(opened, _Credentials):
             if len(self._kept) >= _KEPT:
                 self._kept.clear()

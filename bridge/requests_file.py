@@ -12,6 +12,9 @@ from bridge.messages import JobRequest
 Draft = tuple[str, bytes]
 """A request id and the record's value."""
 
+UNREADABLE = (ValueError, RecursionError)
+"""What `json` raises: for what is no JSON, for a number of thousands of digits, for nesting without end."""
+
 
 def read_drafts(text: str, *, source: str, defaults: Mapping[str, object]) -> list[Draft]:
     """Turn a file into records for the requests topic.
@@ -34,9 +37,9 @@ def read_drafts(text: str, *, source: str, defaults: Mapping[str, object]) -> li
 
 def _items(text: str, source: str) -> list[object]:
     try:
-        parsed: object = json.loads(text)
-    except json.JSONDecodeError as whole:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        parsed = _parsed(text)
+    except UNREADABLE as whole:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if len(lines) <= 1:
             message = f"{source}: not JSON: {whole}"
             raise CannotStart(message) from None
@@ -50,11 +53,21 @@ def _items(text: str, source: str) -> list[object]:
 
 def _line(line: str, number: int, source: str) -> object:
     try:
-        parsed: object = json.loads(line)
-    except json.JSONDecodeError as error:
+        return _parsed(line)
+    except UNREADABLE as error:
         message = f"{source}, line {number}: not JSON: {error}"
         raise CannotStart(message) from None
+
+
+def _parsed(text: str) -> object:
+    """What the text says, if workers read it, too."""
+    parsed: object = json.loads(text, parse_constant=_refused)
     return parsed
+
+
+def _refused(word: str) -> None:
+    message = f"it has no {word}"
+    raise ValueError(message)
 
 
 def _draft(item: object, given: Mapping[str, object], place: str) -> Draft:
@@ -69,12 +82,16 @@ def _draft(item: object, given: Mapping[str, object], place: str) -> Draft:
         raise CannotStart(message)
     request.setdefault("request_id", request.pop("requestId", None) or uuid4().hex)
     try:
-        checked = JobRequest.model_validate_json(json.dumps(request))
+        written = json.dumps(request, ensure_ascii=False, allow_nan=False)
+        checked = JobRequest.model_validate_json(written)
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
         message = f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
         raise CannotStart(message) from None
-    return str(checked.request_id), json.dumps(request, ensure_ascii=False).encode()
+    except UNREADABLE as error:  # a number too large for a float, half of a character
+        message = f"{place}: {error}"
+        raise CannotStart(message) from None
+    return str(checked.request_id), written.encode()
 
 
 def _is_graph(item: Mapping[str, object]) -> bool:

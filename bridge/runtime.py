@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from bridge.adapters.clock import SystemClock
 from bridge.adapters.tams import authorization
 from bridge.adapters.vault import Vault
+from bridge.ports import Clock
 from bridge.roles.api import build_api
 from bridge.roles.forwarder import build_forwarder
 from bridge.roles.ground import Role, RoleName, lay_ground
@@ -23,6 +24,7 @@ async def run_roles(
     *,
     ready: Callable[[], None] = lambda: None,
     stop: asyncio.Event | None = None,
+    clock: Clock | None = None,
 ) -> None:
     """Run some roles in this process until SIGTERM or SIGINT, or until something ends it.
 
@@ -31,24 +33,27 @@ async def run_roles(
         roles: which.
         ready: called once they have begun.
         stop: ends them when set, as a signal does.
+        clock: the machine's if not given.
 
     Raises:
         CannotStart: they could not begin.
         Exception: what ended them, if it was not a signal; nothing half done has been written.
     """
     async with AsyncExitStack() as stack:
-        shell = Shell(settings, await build_process(settings, roles, stack), stop=stop)
+        shell = Shell(settings, await build_process(settings, roles, stack, clock=clock), stop=stop)
         await shell.run(ready)
 
 
-async def build_process(settings: Settings, roles: Collection[RoleName], stack: AsyncExitStack) -> Process:
-    """Put a process together, creating topics that are absent.
+async def build_process(
+    settings: Settings, roles: Collection[RoleName], stack: AsyncExitStack, *, clock: Clock | None = None
+) -> Process:
+    """Put a process together, creating topics that are absent; `clock` is the machine's if not given.
 
     Raises:
         CannotStart: settings, credentials, broker or topics are not as they must be.
     """
     _check_secrets(settings, roles)
-    ground = await lay_ground(settings, stack)
+    ground = await lay_ground(settings, stack, clock=clock or SystemClock())
     built: list[Role] = []
     if "worker" in roles:
         built.append(await build_worker(ground))

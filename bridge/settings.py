@@ -16,7 +16,11 @@ from bridge.messages import EventType
 
 CONFIG_FILE_VARIABLE = "BRIDGE_CONFIG"
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False)]
+"""Up to some years: dates end with the year 9999."""
+
+KafkaSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+"""Up to a day: brokers count milliseconds, in 32 bits."""
 
 
 class Section(BaseModel):
@@ -44,11 +48,15 @@ class KafkaSettings(Section):
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's certificate must name its host.")
     client_id: str = Field("tams-bridge", description="Name shown in the broker's logs and quotas.")
     connect_timeout_s: Seconds = Field(30, description="How long a starting process waits for a broker.")
-    request_timeout_s: Seconds = Field(20, description="Longest wait for one answer of a broker.")
-    session_timeout_s: Seconds = Field(15, description="A worker silent for this long loses its partitions.")
-    heartbeat_interval_s: Seconds = Field(3, description="How often a worker says that it lives.")
-    rebalance_timeout_s: Seconds = Field(30, description="Longest time a worker may take to join a rebalance.")
-    transaction_timeout_s: Seconds = Field(20, description="An open transaction older than this is aborted.")
+    request_timeout_s: KafkaSeconds = Field(20, description="Longest wait for one answer of a broker.")
+    session_timeout_s: KafkaSeconds = Field(15, description="A worker silent for this long loses its partitions.")
+    heartbeat_interval_s: KafkaSeconds = Field(
+        1, description="How often a worker says that it lives, and learns that partitions are handed out anew."
+    )
+    rebalance_timeout_s: KafkaSeconds = Field(30, description="Longest time a worker may take to join a rebalance.")
+    transaction_timeout_s: KafkaSeconds = Field(20, description="An open transaction older than this is aborted.")
+    reopen_pause_s: Seconds = Field(1, description="Pause before a partition that failed is opened again; doubles.")
+    reopen_pause_limit_s: Seconds = Field(15, description="Longest pause between tries to open a partition.")
 
 
 class TopicSettings(Section):
@@ -74,8 +82,12 @@ class TamsSettings(Section):
     api_key: SecretStr | None = Field(None, description="Key for `Authorization: Bearer`.")
     app_id: str | None = Field(None, description="App id, for signed requests.")
     private_key_file: Path | None = Field(None, description="PEM file of the RSA key, for signed requests.")
-    rate: float = Field(5, ge=0, allow_inf_nan=False, description="Calls a second over all workers; 0 for no limit.")
-    burst: int | None = Field(None, ge=1, description="Most calls at once; as many as `rate` has in a second if empty.")
+    rate: float = Field(
+        5, ge=0, le=100_000, allow_inf_nan=False, description="Calls a second over all workers; 0 for no limit."
+    )
+    burst: int | None = Field(
+        None, ge=1, le=100_000, description="Most calls at once; as many as `rate` has in a second if empty."
+    )
     submit_share: float = Field(
         0.5, gt=0, lt=1, description="Part of the calls that submit while jobs wait both to be submitted and looked at."
     )
@@ -83,6 +95,11 @@ class TamsSettings(Section):
     timeout_s: Seconds = Field(15, description="Longest time for a whole call.")
     connect_timeout_s: Seconds = Field(5, description="Longest time to connect.")
     max_answer_bytes: int = Field(768 * 1024, ge=1024, description="Longest answer read.")
+    breaker_threshold: int = Field(3, ge=1, description="Failures in a row after which only probes are made.")
+    breaker_pause_s: Seconds = Field(1, description="Pause before the first probe; doubles.")
+    breaker_pause_limit_s: Seconds = Field(30, description="Longest pause between probes.")
+    throttled_pause_s: Seconds = Field(1, description="Pause of all calls after a 429 without `Retry-After`.")
+    throttle_limit_s: Seconds = Field(3_600, description="Longest `Retry-After` that is followed.")
 
     @model_validator(mode="after")
     def _one_way_in(self) -> "TamsSettings":
@@ -101,8 +118,8 @@ class JobSettings(Section):
     max_attempts: int = Field(3, ge=1, le=100, description="Attempts for a request that names none.")
     retry_pause_s: Seconds = Field(2, description="Pause before the second attempt; doubles with each further one.")
     retry_pause_limit_s: Seconds = Field(60, description="Longest pause between attempts.")
-    resubmit_pause_s: Seconds = Field(1, description="Pause before a submit is tried again; doubles.")
-    resubmit_pause_limit_s: Seconds = Field(60, description="Longest pause between tries of a submit.")
+    resubmit_pause_s: Seconds = Field(1, description="Pause before a submit or a cancel is tried again; doubles.")
+    resubmit_pause_limit_s: Seconds = Field(60, description="Longest pause between tries of a submit or a cancel.")
     submit_ambiguous: Literal["repeat", "fail"] = Field(
         "repeat",
         description="A submit whose outcome cannot be known: again with the same `requestId`, or end as `unknown`.",
@@ -195,10 +212,14 @@ class WebhookSettings(Section):
     throttle_limit_s: Seconds = Field(3_600, description="Longest `Retry-After` that is followed.")
     warn_after_s: Seconds = Field(86_400, description="Failing for this long, an endpoint's owner is warned.")
     disable_after_s: Seconds = Field(5 * 86_400, description="Failing for this long, an endpoint is disabled.")
+    disabled_probe_s: Seconds = Field(3_600, description="Pause between probes of one that is disabled for failing.")
     max_pending: int = Field(
         10_000, ge=500, description="Deliveries kept for one endpoint; further ones go to the dead-letter topic."
     )
     max_age_s: Seconds = Field(7 * 86_400, description="A delivery older than this is given up.")
+    answer_bytes: int = Field(
+        2_000, ge=0, le=16_384, description="Bytes of a receiver's answer that are kept with the attempt."
+    )
 
 
 class ApiSettings(Section):
@@ -208,6 +229,11 @@ class ApiSettings(Section):
     max_page: int = Field(200, ge=1, le=1000, description="Most items of one page.")
     history: int = Field(20_000, ge=100, description="Attempts kept in memory for people to look at.")
     jobs: int = Field(100_000, ge=100, description="Jobs kept in memory for people to look at.")
+    streams: int = Field(500, ge=1, description="Most clients that follow events at once.")
+    keep_alive_s: Seconds = Field(15, description="How often a silent stream of events says that it lives.")
+    write_timeout_s: Seconds = Field(
+        10, description="Longest wait for the brokers to confirm a change, and again until it is seen; 503 after it."
+    )
     url: HttpUrl = Field(HttpUrl("http://127.0.0.1:8080"), description="Where the commands find the API.")
     key: SecretStr | None = Field(None, description="API key of the commands.")
 
@@ -217,6 +243,9 @@ class HttpSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65_535, description="Port to listen on; 0 for none.")
+    max_connections: int = Field(
+        2_000, ge=10, description="Connections open at once, beyond which requests are answered 503."
+    )
 
 
 class LogSettings(Section):
@@ -248,6 +277,9 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+    closing_time_s: Seconds = Field(
+        10, description="Longest time from SIGTERM to the end of a process; longer than its partitions' closing time."
+    )
     source: str = Field(
         "/tams-bridge", min_length=1, description="`ce_source` of every event: a URI reference naming this bridge."
     )
@@ -292,7 +324,7 @@ def read_settings(**overrides: object) -> Settings:
         ]
         message = f"settings: {'; '.join(problems)} (run `tams-bridge config` to see all settings)"
         raise CannotStart(message) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"settings: {file or 'environment'}: {error}"
         raise CannotStart(message) from None
 

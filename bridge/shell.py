@@ -22,10 +22,7 @@ from typing_extensions import override
 
 from bridge.adapters.kafka.connection import broker_security
 from bridge.errors import CannotStart
-from bridge.settings import Settings
-
-CLOSING_TIME_S = 10.0
-"""Longest time from SIGTERM to the end of a process."""
+from bridge.settings import HttpSettings, Settings
 
 _PING_S = 3.0
 _LAST_TIME_S = 1.0
@@ -79,7 +76,7 @@ class Shell:
         self._settings = settings
         self._process = process
         self._broker = KafkaBroker(
-            settings.kafka.bootstrap_servers,
+            [server.strip() for server in settings.kafka.bootstrap_servers.split(",")],  # it takes a text as one server
             client_id=settings.kafka.client_id,
             security=broker_security(settings.kafka),
             graceful_timeout=_PING_S,
@@ -105,7 +102,7 @@ class Shell:
             loop.add_signal_handler(number, self._stop.set)
         http = self._settings.http
         if http.port:
-            await self._serve(_listener(http.host, http.port), ready)
+            await self._serve(http, ready)
         else:
             async with self.app.start_lifespan_context({}):
                 ready()
@@ -113,17 +110,18 @@ class Shell:
         if self._work is not None:
             await self._work
 
-    async def _serve(self, listener: socket.socket, ready: Callable[[], None]) -> None:
+    async def _serve(self, http: HttpSettings, ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             self._routed,
             interface="asgi3",
             log_config=None,
             access_log=False,
             lifespan="on",
+            limit_concurrency=http.max_connections + 1,  # it counts the one that it asks about
             timeout_graceful_shutdown=1,  # event streams never end by themselves
         )
         server = _QuietServer(config)
-        with listener:
+        with _listener(http.host, http.port) as listener:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             stopping = asyncio.create_task(self._stop.wait())
             ready()
@@ -159,7 +157,7 @@ class Shell:
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         clock = asyncio.get_running_loop().time
-        until = clock() + CLOSING_TIME_S
+        until = clock() + self._settings.closing_time_s
         for parts, stage in zip(self._process.stages, running, strict=True):
             for part in parts:
                 part.stop()

@@ -1,9 +1,11 @@
 """ROLE worker, requests → TAMS jobs: who waits to be submitted, whose turn it is, and the POST itself."""
 
-import heapq
+from collections.abc import Hashable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from bridge.core.line import Line
 from bridge.core.partition import Post, Submit
 from bridge.messages import NORMAL_PRIORITY, Answer, Failure, NotSent
 from bridge.ports import Clock
@@ -20,6 +22,13 @@ class SubmitOwner(Protocol):
 
     def submitted(self, request_id: str, attempt: int, answer: Answer) -> None:
         """The POST has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    owner: SubmitOwner
+    request_id: str
+    since: datetime
 
 
 class Submitter:
@@ -44,60 +53,57 @@ class Submitter:
         self._upstream = upstream
         self._clock = clock
         self._priority_step = priority_step
-        self._owners: dict[tuple[int, str], SubmitOwner] = {}
-        self._ready: list[tuple[datetime, int, str]] = []
-        self._later: list[tuple[datetime, datetime, int, str]] = []
+        self._waiting: dict[Hashable, _Waiting] = {}
+        self._ready = Line()
+        self._later = Line()
         self.under_way = 0
 
     def __len__(self) -> int:
         """How many jobs wait."""
-        return len(self._owners)
+        return len(self._waiting)
 
     def offer(self, owner: SubmitOwner, submit: Submit) -> None:
         """A job waits for its turn; without effect if it already does."""
         key = (owner.number, submit.request_id)
-        if key in self._owners:
+        if key in self._waiting:
             return
-        self._owners[key] = owner
         since = submit.since - (submit.priority - NORMAL_PRIORITY) * self._priority_step
+        self._waiting[key] = _Waiting(owner, submit.request_id, since)
         if submit.not_before is None or submit.not_before <= self._clock.now():
-            heapq.heappush(self._ready, (since, *key))
+            self._ready.put(key, since.timestamp())
         else:
-            heapq.heappush(self._later, (submit.not_before, since, *key))
+            self._later.put(key, submit.not_before.timestamp())
         self._upstream.changed.set()
 
     def withdraw(self, owner: SubmitOwner, request_id: str) -> None:
         """A job needs no turn any more; without effect if it did not wait."""
-        self._owners.pop((owner.number, request_id), None)
+        self._leave((owner.number, request_id))
 
     def withdraw_all(self, owner: SubmitOwner) -> None:
         """An owner has lost its partition."""
-        for key in [key for key in self._owners if key[0] == owner.number]:
-            del self._owners[key]
+        for key in [key for key, waiting in self._waiting.items() if waiting.owner.number == owner.number]:
+            self._leave(key)
 
     def is_ready(self) -> bool:
         """Whether a job waits that could be submitted now."""
-        now = self._clock.now()
-        while self._later and self._later[0][0] <= now:
-            heapq.heappush(self._ready, heapq.heappop(self._later)[1:])
-        while self._ready and self._ready[0][1:] not in self._owners:
-            heapq.heappop(self._ready)
-        return bool(self._ready) and self._has_room()
+        now = self._clock.now().timestamp()
+        while self._later.first_at() <= now:
+            key = self._later.pop()
+            self._ready.put(key, self._waiting[key].since.timestamp())
+        return len(self._ready) > 0 and self._has_room()
 
     def ready_in(self) -> float:
         """Seconds until the next waiting job may be submitted; infinity if none waits for its time."""
-        if not self._later:
-            return float("inf")
-        return max(0.0, (self._later[0][0] - self._clock.now()).total_seconds())
+        return max(0.0, self._later.first_at() - self._clock.now().timestamp())
 
     def may_skip_the_line(self) -> bool:
         """Whether a job that has just come may have its turn at once: nobody waits, and a call may be made now."""
-        return not self._owners and self._has_room() and self._upstream.available_at() <= self._clock.monotonic()
+        return not self._waiting and self._has_room() and self._upstream.available_at() <= self._clock.monotonic()
 
     def grant_next(self) -> None:
         """Give the first in line its turn; only if `is_ready`, and with a call reserved."""
-        _, number, request_id = heapq.heappop(self._ready)
-        self._owners.pop((number, request_id)).granted(request_id)
+        waiting = self._waiting.pop(self._ready.pop())
+        waiting.owner.granted(waiting.request_id)
 
     def reserve(self) -> None:
         """Take a call for a job whose turn it is; `decline` ends it, or `post` and then `settled`."""
@@ -114,6 +120,11 @@ class Submitter:
         if answers:
             self.under_way -= answers
             self._upstream.changed.set()
+
+    def _leave(self, key: Hashable) -> None:
+        if self._waiting.pop(key, None) is not None:
+            self._ready.drop(key)
+            self._later.drop(key)
 
     def _has_room(self) -> bool:
         return self._upstream.room(self.under_way) > 0

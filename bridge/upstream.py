@@ -13,7 +13,6 @@ from bridge.messages import Ambiguous, Answer, Failure, NotSent, TryLater, Unaut
 from bridge.ports import Surroundings, Tams
 
 _CREATE = "create"
-_THROTTLED_PAUSE = timedelta(seconds=1)
 _SLOT_LOST = Failure(
     code="rate_slot_lost", message="this worker's part of the rate went to others before the call", retryable=True
 )
@@ -48,10 +47,11 @@ class Upstream:
         breaker: opens when TAMS fails.
         cap: how many jobs TAMS takes at once.
         concurrency: most calls under way at once.
+        throttled_pause: of all calls after a 429 that does not say how long.
         surroundings: time, randomness and who is told.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  everything it works with, by name
         self,
         tams: Tams,
         *,
@@ -59,6 +59,7 @@ class Upstream:
         breaker: Breaker,
         cap: InFlightCap,
         concurrency: int,
+        throttled_pause: timedelta = timedelta(seconds=1),
         surroundings: Surroundings,
     ) -> None:
         self._tams = tams
@@ -66,6 +67,7 @@ class Upstream:
         self._breaker = breaker
         self._cap = cap
         self._concurrency = concurrency
+        self._throttled_pause = throttled_pause
         self._clock = surroundings.clock
         self._chance = surroundings.chance
         self._telemetry = surroundings.telemetry
@@ -139,12 +141,16 @@ class Upstream:
             case NotSent(failure) | Ambiguous(failure):
                 self._problem = failure.message
                 self._breaker.failed(now=now, chance=self._chance.random())
-            case TryLater(_, retry_after, throttled):
-                self._breaker.abandoned()
+            case TryLater(failure, retry_after, throttled):
+                if throttled:
+                    self._breaker.abandoned()
+                else:
+                    self._problem = failure.message
+                    self._breaker.failed(now=now, chance=self._chance.random())
                 if throttled and not creates:
                     self._cap.other_call_refused()
                 if not (creates and throttled and self._cap.refused(self.held, now)):
-                    pause = (retry_after or _THROTTLED_PAUSE) / timedelta(seconds=1)
+                    pause = (retry_after or self._throttled_pause) / timedelta(seconds=1)
                     self._budget.throttled(pause, too_fast=throttled, now=now)
             case _:
                 self._unauthorized, self._problem = False, None

@@ -4,17 +4,27 @@ The registry topics hold one JSON record a key, written by the API and, for `End
 bridge writes all of these, so msgspec reads them back; what people may say about an endpoint is checked at the API.
 """
 
-from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
-from bridge.messages import NOTHING
+from bridge.messages import NOTHING, Count, Instant
 
 DEFAULT_EVENT_TYPES = ("tams.job.*",)
 
 RETRY_SCHEDULE_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
 """Pauses before the second, third … attempt (Standard Webhooks 1.0.0, "Retry schedule")."""
+
+
+SEVERAL_YEARS_S = 1e9
+
+Pause = Annotated[float, msgspec.Meta(gt=0, le=SEVERAL_YEARS_S)]
+"""Seconds; more of them than this could not be added to a date."""
+
+
+Id = Annotated[str, msgspec.Meta(pattern=r"\A[^\x1f]+\Z")]
+"""An id as records of the dispatch topic bring it; US parts the keys of what lies beside deliveries."""
 
 
 class SignatureScheme(StrEnum):
@@ -41,8 +51,8 @@ class SealedSecret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """
 
     sealed: str
-    created: datetime
-    expires: datetime | None = None
+    created: Instant
+    expires: Instant | None = None
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,17 +93,17 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     header_names: tuple[str, ...] = ()
     secrets: tuple[SealedSecret, ...] = ()
     scheme: SignatureScheme = SignatureScheme.V1
-    rate: float | None = None
-    max_in_flight: int = 10
-    retry_schedule_s: tuple[float, ...] = RETRY_SCHEDULE_S
-    timeout_s: float = 15.0
+    rate: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_in_flight: Annotated[int, msgspec.Meta(ge=1)] = 10
+    retry_schedule_s: tuple[Pause, ...] = RETRY_SCHEDULE_S
+    timeout_s: Pause = 15.0
     ordering: Ordering = Ordering.NONE
     drop_superseded: bool = False
     handshake: bool = False
     paused: bool = False
-    epoch: int = 1
-    created: datetime
-    changed: datetime
+    epoch: Count = 1
+    created: Instant
+    changed: Instant
     request_hash: str = ""
     version: int = 1
 
@@ -113,13 +123,13 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     endpoint_id: str
-    epoch: int
-    failing_since: datetime | None = None
+    epoch: Count
+    failing_since: Instant | None = None
     warned: bool = False
-    disabled_at: datetime | None = None
+    disabled_at: Instant | None = None
     disabled_reason: str = ""
     last_error: str = ""
-    changed: datetime
+    changed: Instant
     version: int = 1
 
 
@@ -135,7 +145,7 @@ class TenantSecrets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     tenant: str
     secrets: tuple[SealedSecret, ...]
-    changed: datetime
+    changed: Instant
     version: int = 1
 
 
@@ -167,7 +177,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secret_hash: str
     scopes: tuple[Scope, ...]
     tenant: str | None = None
-    created: datetime
+    created: Instant
     version: int = 1
 
 
@@ -196,12 +206,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
         inline: set if no registered endpoint is meant.
     """
 
-    endpoint_id: str
-    event_id: str
+    endpoint_id: Id
+    event_id: Id
     type: str
     request_id: str
-    sequence: int
-    time: datetime
+    sequence: Count
+    time: Instant
     event: msgspec.Raw
     inline: InlineWebhook | None = None
 
@@ -218,13 +228,13 @@ class ReplayOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         created: when it was asked for.
     """
 
-    replay_id: str
-    endpoint_id: str
-    since: datetime
-    until: datetime
+    replay_id: Id
+    endpoint_id: Id
+    since: Instant
+    until: Instant
     failed_only: bool = False
     event_id: str | None = None
-    created: datetime
+    created: Instant
 
 
 class ReplayCancel(
@@ -232,8 +242,8 @@ class ReplayCancel(
 ):
     """A wish to end a replay; what it has put in line already is still delivered."""
 
-    replay_id: str
-    endpoint_id: str
+    replay_id: Id
+    endpoint_id: Id
 
 
 DispatchRecord = Order | ReplayOrder | ReplayCancel
@@ -265,7 +275,7 @@ class AttemptSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     number: int
-    time: datetime
+    time: Instant
     outcome: Outcome
     status: int = 0
     error: str = ""
@@ -291,13 +301,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     event_id: str
     type: str
     request_id: str
-    sequence: int
-    time: datetime
+    sequence: Count
+    time: Instant
     inline: InlineWebhook | None = None
-    ordered: datetime
+    ordered: Instant
     attempts: tuple[AttemptSummary, ...] = ()
-    used: int = 0
-    next_at: datetime | None = None
+    used: Count = 0
+    next_at: Instant | None = None
     replay_id: str | None = None
     version: int = 1
 
@@ -373,7 +383,7 @@ class DeadDelivery(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     delivery: Delivery
     reason: DeadReason
-    time: datetime
+    time: Instant
     event: msgspec.Raw = NOTHING
     version: int = 1
 
@@ -400,7 +410,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     type: NoticeType
-    time: datetime
+    time: Instant
     endpoint_id: str
     url: str
     detail: str
@@ -434,5 +444,5 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ends: dict[str, int] = {}
     scanned: int = 0
     matched: int = 0
-    changed: datetime
+    changed: Instant
     version: int = 1

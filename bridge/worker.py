@@ -87,6 +87,8 @@ class PartitionOwner:
         self._answers = 0  # of POSTs, not yet written down and acted on
         self._closing = False
         self._gone = False
+        self.commit_began: float | None = None
+        """Of the transaction under way, on the monotonic clock."""
 
     @property
     def backlog(self) -> int:
@@ -160,8 +162,9 @@ class PartitionOwner:
         changes, actions = self._partition.take()
         if changes:
             changes.orders = fan_out(changes.events, self._registry)
-            began = self._clock.monotonic()
+            began = self.commit_began = self._clock.monotonic()
             await self._ledger.commit(changes)
+            self.commit_began = None
             self._telemetry.committed(self.number, changes, self._clock.monotonic() - began)
         self._carry_out(actions)
         self._answers -= answers
@@ -337,5 +340,9 @@ class Worker:
 
     def _seconds_to_call(self) -> float | None:
         until_call = self._upstream.available_at() - self._clock.monotonic()
-        seconds = until_call if until_call > 0 else min(self._submitter.ready_in(), self._tracker.look_in())
+        seconds = (
+            until_call
+            if until_call > 0
+            else min(self._submitter.ready_in(), self._tracker.look_in(), self._tracker.cancel_in())
+        )
         return None if seconds == float("inf") else max(0.0, seconds)

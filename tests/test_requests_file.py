@@ -77,3 +77,20 @@ def test_one_id_cannot_name_many_requests() -> None:
     """The second would be a duplicate of the first."""
     with pytest.raises(CannotStart, match=r"--id cannot name them all"):
         read(json.dumps([{"params": GRAPH}, {"params": GRAPH}]), request_id="order-1")
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 5_000, "[" * 100_000, '{"params": {"3": NaN}}', '{"params": {"3": -1e999}}', '{"params": "\\ud800"}']
+)
+def test_what_workers_would_not_read_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(CannotStart, match=r"^jobs\.json"):
+        read(text)
+    with pytest.raises(CannotStart, match=r"^jobs\.json, (line|request) 2"):
+        read(f'{{"params": {{}}}}\n{text}')
+
+
+def test_lines_end_where_json_lines_end() -> None:
+    """Other characters that some take for the end of a line may stand in texts."""
+    lines = [json.dumps({"params": {}, "request_id": each, "note": "a\u2028\x85"}, ensure_ascii=False) for each in "xy"]
+
+    assert [request_id for request_id, _ in read("\n".join(lines))] == ["x", "y"]

@@ -132,6 +132,7 @@ class TamsClient:
         self._transport = transport
         self._clock = clock
         self._max_answer_bytes = tams.max_answer_bytes
+        self._longest_pause = timedelta(seconds=tams.throttle_limit_s)
 
     async def create(self, tams_request_id: str, params: bytes) -> Answer:
         """See the port."""
@@ -160,12 +161,22 @@ class TamsClient:
                 await response.aclose()
         except (httpx.RequestError, PyreqwestError) as error:  # garbage and half answers are no TransportErrors
             return _not_answered(error)
+        except ValueError:  # the transport's, for a header that is no text
+            message = "TAMS' answer has a header that cannot be read"
+            return Ambiguous(Failure(code="unreadable_answer", message=message, retryable=True))
         except _AnswerTooLong:
             return Ambiguous(
                 Failure(code="answer_too_long", message="TAMS' answer is too long to read", retryable=True)
             )
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return read_answer(call, response.status_code, headers, content, now=self._clock.now())
+        return read_answer(
+            call,
+            response.status_code,
+            headers,
+            content,
+            now=self._clock.now(),
+            longest_pause=self._longest_pause,
+        )
 
     def _request(self, method: str, path: str, body: bytes) -> httpx.Request:
         url = self._base.copy_with(raw_path=self._base.raw_path.rstrip(b"/") + path.encode())

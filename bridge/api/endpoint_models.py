@@ -55,7 +55,12 @@ Url = Annotated[
 ]
 Patterns = Annotated[
     tuple[Pattern, ...],
-    Field(min_length=1, max_length=50, description="Which events: types, in which `*` stands for anything."),
+    Field(
+        min_length=1,
+        max_length=50,
+        fail_fast=True,
+        description="Which events: types, in which `*` stands for anything.",
+    ),
     AfterValidator(_known_types),
 ]
 Labels = Annotated[
@@ -74,7 +79,7 @@ Rate = Annotated[
 MaxInFlight = Annotated[int, Field(ge=1, le=100, description="Most POSTs under way at once.")]
 Schedule = Annotated[
     tuple[Annotated[float, Field(gt=0, le=7 * DAY_S, allow_inf_nan=False)], ...],
-    Field(max_length=30, description="Pauses before the second, third … attempt, in seconds."),
+    Field(max_length=30, fail_fast=True, description="Pauses before the second, third … attempt, in seconds."),
 ]
 Timeout = Annotated[
     float, Field(ge=1, le=60, allow_inf_nan=False, description="Longest time for a whole exchange, in seconds.")

@@ -12,6 +12,7 @@ from typing import Self
 
 import msgspec
 
+from bridge.core.layouts import UNREADABLE
 from bridge.messages import TERMINAL_EVENT
 from bridge.ports import Clock
 
@@ -170,7 +171,7 @@ def _read(value: bytes) -> Told | None:
     """None for what is no event: anybody can write to a topic."""
     try:
         head = msgspec.json.decode(value, type=_Head)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if not (head.id.isprintable() and head.type.isprintable()):
         return None

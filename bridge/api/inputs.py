@@ -18,6 +18,9 @@ from bridge.core.timeline import Mark
 
 _WITH_A_DATE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d")
 
+_LENGTH_DIGITS = 20
+"""Of a length that is read: more than memories hold, and less than Python refuses to make a number of."""
+
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -169,7 +172,7 @@ def _check_media_type(given: str | None) -> None:
 
 def _declared_length(request: Request) -> int:
     declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isdecimal() else 0
+    return int(declared[:_LENGTH_DIGITS]) if declared.isdecimal() else 0
 
 
 def _write_cursor(mark: Mark) -> str:

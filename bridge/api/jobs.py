@@ -14,6 +14,7 @@ from bridge.api.ports import Services
 from bridge.api.problems import Problem, invalid, may_answer, not_found, wrong_field
 from bridge.api.views import RequestedJob
 from bridge.core.addresses import ForbiddenTarget
+from bridge.core.layouts import UNREADABLE
 from bridge.core.registry import TENANT_LABEL
 from bridge.core.requests import COPIED_HEADERS, read_request
 from bridge.errors import UnreadableRequest
@@ -97,7 +98,7 @@ async def submit(key: JobsWriter, its: Its, request: Request) -> SubmissionAnswe
     if request_id != asked.request_id or labels != asked.labels:
         body = _completed(body, request_id, labels)
     _check(body, limit=its.limits.request_bytes)
-    await its.requests.publish(request_id, body, _copied(request))
+    await its.requests.publish(request_id, body, _copied(request), partition=its.jobs.partition_of(request_id))
     its.jobs.requested(request_id, labels, its.clock.now())
     return SubmissionAnswer(request_id=request_id)
 
@@ -137,7 +138,7 @@ async def cancel(key: JobsWriter, its: Its, request_id: RequestId) -> Submission
     """Asks for it; its last event says what came of it."""
     find(its, key, request_id)
     value = CancelRequest(cancel=request_id).model_dump_json(by_alias=True).encode()
-    await its.requests.publish(request_id, value, {})
+    await its.requests.publish(request_id, value, {}, partition=its.jobs.partition_of(request_id))
     return SubmissionAnswer(request_id=request_id)
 
 
@@ -225,8 +226,15 @@ def _check_webhook(its: Services, asked: JobRequest) -> None:
 
 
 def _completed(body: bytes, request_id: str, labels: Mapping[str, str]) -> bytes:
-    """The request under its id and with its tenant; the graph, and what we do not know, stay byte for byte."""
-    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    """The request under its id and with its tenant; the graph, and what we do not know, stay byte for byte.
+
+    Raises:
+        Problem: 400, it is not JSON to those who are stricter than pydantic, which lets NaN pass.
+    """
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except UNREADABLE as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
     fields.pop("requestId", None)
     fields["request_id"] = msgspec.Raw(msgspec.json.encode(request_id))
     if labels:

@@ -23,7 +23,8 @@ class NewApiKey(Body):
 
     name: Annotated[str, Field(min_length=1, max_length=200, description="For people.")]
     scopes: Annotated[
-        tuple[Scope, ...], Field(min_length=1, max_length=10, description="What it may do; `admin` may do everything.")
+        tuple[Scope, ...],
+        Field(min_length=1, max_length=10, fail_fast=True, description="What it may do; `admin` may do everything."),
     ]
     tenant: Tenant | None = Field(None, description="It sees and makes only what belongs to this tenant.")
 

@@ -41,8 +41,16 @@ class Orders(Protocol):
 class Requests(Protocol):
     """The topic `<prefix>.requests`, to write."""
 
-    async def publish(self, request_id: str, value: bytes, headers: Mapping[str, str]) -> None:
+    async def publish(
+        self, request_id: str, value: bytes, headers: Mapping[str, str], *, partition: int | None = None
+    ) -> None:
         """Publish a request under its id; returns once the brokers have it.
+
+        Args:
+            request_id: the key.
+            value, headers: of the record.
+            partition: where a job of this id is held already, which is not where our client would put it if another
+                kind of client chose; None to let the key choose.
 
         Raises:
             NotConfirmed: that took too long, or failed; it may have been written all the same.

@@ -1,5 +1,6 @@
 """What the API answers when it does not do what was asked: problem documents (RFC 9457)."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bridge.errors import CannotUnseal, NotConfirmed
 
@@ -18,6 +20,10 @@ MEDIA_TYPE = "application/problem+json"
 
 _RETRY_AFTER_S = 5
 _ERRORS_SHOWN = 20
+_STOPPING = (
+    "this process is being stopped; what was asked may have happened or may yet happen: ask again, "
+    "with the same Idempotency-Key or request id"
+)
 
 _TITLES: Mapping[int, str] = {
     400: "Bad Request",
@@ -140,6 +146,34 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _of_framework)
     app.add_exception_handler(RequestValidationError, _of_parameters)
     app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Interruptible)
+
+
+class Interruptible:
+    """Answers those whom a stopping process cannot serve to the end: the server cancels what takes too long then.
+
+    Args:
+        app: what serves them; what it has begun to answer stays as it is.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            if has_begun or scope["type"] != "http":
+                raise
+            await Problem(503, _STOPPING, headers={"retry-after": str(_RETRY_AFTER_S)}).response()(scope, receive, send)
 
 
 async def _of_ours(_: Request, error: Exception) -> Response:

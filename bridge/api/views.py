@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from bridge.core.layouts import UNREADABLE
 from bridge.core.timeline import Mark, Timeline
 from bridge.messages import JobRecord
 from bridge.webhook_messages import After, Attempt, Delivery, Replay, ReplayOrder
@@ -68,6 +69,7 @@ class JobsView:
         self._jobs: Timeline[JobRecord] = Timeline()
         self._finished: dict[str, None] = {}
         self._requested: dict[str, RequestedJob] = {}
+        self._partitions: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -79,7 +81,7 @@ class JobsView:
             return
         job = None if record.value is None else _decoded(record.value, JobRecord)
         if job is not None:
-            self._keep(job)
+            self._keep(job, record.partition)
         elif record.value is None:
             self._forget(key)
 
@@ -93,14 +95,19 @@ class JobsView:
         """One job."""
         return self._jobs.get(request_id) or self._requested.get(request_id)
 
+    def partition_of(self, request_id: str) -> int | None:
+        """Where a worker holds the job; None if it is not held."""
+        return self._partitions.get(request_id)
+
     def newest_first(
         self, *, before: Mark | None, since: datetime | None, until: datetime | None
     ) -> Iterator[tuple[Mark, JobRecord]]:
         """The jobs that workers have accepted, the last ones first."""
         return self._jobs.newest_first(before=before, since=since, until=until)
 
-    def _keep(self, job: JobRecord) -> None:
+    def _keep(self, job: JobRecord, partition: int) -> None:
         request_id = job.request_id
+        self._partitions[request_id] = partition
         self._requested.pop(request_id, None)
         self._finished.pop(request_id, None)
         if job.phase.is_terminal:
@@ -111,6 +118,7 @@ class JobsView:
 
     def _forget(self, request_id: str) -> None:
         self._finished.pop(request_id, None)
+        self._partitions.pop(request_id, None)
         self._jobs.drop(request_id)
 
 
@@ -358,7 +366,7 @@ def _text(key: bytes | None) -> str:
 def _decoded(value: bytes, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(value, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

@@ -24,7 +24,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from bridge.core.documents import UnreadableDocument, read_job
+from bridge.core.documents import UnreadableDocument, read_job, read_passed_on
 from bridge.messages import (
     NOTHING,
     Ambiguous,
@@ -56,7 +56,6 @@ _RPC_CODES = {
 _SUCCESS, _CLIENT_ERROR, _SERVER_ERROR = range(200, 300), range(400, 500), range(500, 600)
 _DOUBTFUL = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 _TEXT_SHOWN = 500
-_RETRY_AFTER_MAX_S = 3600.0
 
 
 class Call(Enum):
@@ -67,7 +66,15 @@ class Call(Enum):
     CANCEL = "cancel"
 
 
-def read_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, *, now: datetime) -> Answer:
+def read_answer(
+    call: Call,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    now: datetime,
+    longest_pause: timedelta = timedelta(hours=1),
+) -> Answer:
     """Classify a complete HTTP answer.
 
     Args:
@@ -76,6 +83,7 @@ def read_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
         headers: names in lower case.
         body: as received.
         now: the wall clock, for a `Retry-After` given as a date.
+        longest_pause: that is followed, whatever it asks for.
     """
     if status == HTTPStatus.ACCEPTED:
         return InHand()
@@ -84,7 +92,7 @@ def read_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
     failure = _read_failure(status, body)
     if status == HTTPStatus.UNAUTHORIZED or failure.code == "unauthorized":
         return Unauthorized(failure)
-    retry_after = _read_retry_after(headers.get("retry-after"), now)
+    retry_after = _read_retry_after(headers.get("retry-after"), now, longest_pause)
     throttled = status == HTTPStatus.TOO_MANY_REQUESTS
     if throttled or (status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after is not None):
         return TryLater(failure, retry_after, throttled=throttled)
@@ -127,7 +135,7 @@ def _read_failure(status: int, body: bytes) -> Failure:
         details = error.details.copy()
         said = _said(error)
         if details:
-            msgspec.json.decode(details)  # what is passed on must be JSON through and through
+            read_passed_on(bytes(details))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         code, message = f"http_{status}", f"TAMS answered {status} without an error document"
         return Failure(code=code, message=message, retryable=retryable, http_status=status)
@@ -159,7 +167,7 @@ def _said(error: _ErrorBody) -> str:
     return "; ".join(told) or " - ".join(text for text in (error.message, error.tips) if text)
 
 
-def _read_retry_after(value: str | None, now: datetime) -> timedelta | None:
+def _read_retry_after(value: str | None, now: datetime, longest: timedelta) -> timedelta | None:
     if value is None:
         return None
     try:
@@ -167,7 +175,7 @@ def _read_retry_after(value: str | None, now: datetime) -> timedelta | None:
     except ValueError:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # a year or a zone of twenty digits is no number for a date
             return None
         seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
-    return timedelta(seconds=min(max(0.0, seconds), _RETRY_AFTER_MAX_S))
+    return timedelta(seconds=min(max(0.0, seconds), longest / timedelta(seconds=1)))

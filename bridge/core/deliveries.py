@@ -143,7 +143,7 @@ def read_retry_after(value: str, now: datetime) -> timedelta | None:
     except ValueError:
         try:
             seconds = (_aware(value) - now).total_seconds()
-        except ValueError:
+        except (ValueError, OverflowError):  # a year or a zone of twenty digits is no number for a date
             return None
     return timedelta(seconds=min(max(0.0, seconds), _LONGEST_ASKED_S))
 

@@ -21,9 +21,10 @@ from bridge.core.endpoint_queue import EndpointQueue, limits_of
 from bridge.core.endpoint_turns import EndpointTurns
 from bridge.core.fanout import is_inline
 from bridge.core.health import EndpointHealth
+from bridge.core.layouts import UNREADABLE, refuse_odd_times
 from bridge.core.posts import Send
 from bridge.core.receivers import Receivers
-from bridge.core.registry import UNREADABLE, Registry
+from bridge.core.registry import Registry
 from bridge.core.replays import Replays
 from bridge.messages import DeadLetterReason
 from bridge.ports import Arrival, DeadLetter
@@ -160,6 +161,7 @@ class DispatchPartition:
             queue.resume()
         if health.adopt(self._registry.status(endpoint_id)):
             self._beware(queue, health, moment)
+        self.journal.status(health.take_status())
         self._settle(endpoint_id, moment)
 
     def tenant_changed(self, moment: Moment) -> None:
@@ -326,9 +328,8 @@ class DispatchPartition:
             until = moment.monotonic + (verdict.pause or timedelta(0)) / timedelta(seconds=1)
             (queue.hold if is_ours else queue.pause)(until)
             told = health.unsendable(verdict.error) if is_ours else []
-        status = health.take_status()
-        if status is not None and self._receivers.registered(endpoint.id) is not None:
-            self.journal.status(status)
+        if self._receivers.registered(endpoint.id) is not None:
+            self.journal.status(health.take_status())
         for kind, detail in told:
             self.journal.notice(kind, endpoint, detail, moment.now)
 
@@ -391,6 +392,8 @@ class DispatchPartition:
 
 def _decode(value: bytes) -> DispatchRecord:
     record: DispatchRecord = msgspec.json.decode(value, type=DispatchRecord)
+    if isinstance(record, Order):
+        refuse_odd_times(record)
     return record
 
 

@@ -107,10 +107,11 @@ class DispatchJournal:
             )
         )
 
-    def status(self, status: EndpointStatus) -> None:
-        """An endpoint does better or worse than before."""
-        self._changes.statuses[status.endpoint_id] = status
-        self._is_empty = False
+    def status(self, status: EndpointStatus | None) -> None:
+        """An endpoint does better or worse than before; None if it does not."""
+        if status is not None:
+            self._changes.statuses[status.endpoint_id] = status
+            self._is_empty = False
 
     def replay(self, replay: Replay, *, forgotten: bool = False) -> None:
         """A replay has moved, or is forgotten."""

@@ -14,6 +14,12 @@ _PERCENT = 100.0
 _REASON_SHOWN = 1000
 """The whole reason stands in the document itself."""
 
+_ID_LENGTH_MAX = 255
+_SPARE = 200
+_OPENED, _CLOSED = b"[" * _SPARE, b"]" * _SPARE
+"""How deep JSON may be nested for msgspec follows from how deep the program is in calls: what is only just read here
+could not be read again elsewhere. What can be read inside of these can be."""
+
 
 class UnreadableDocument(ValueError):
     """The bytes are not a TAMS job."""
@@ -30,11 +36,11 @@ def read_job(body: bytes) -> JobView:
         body: `{"job": {...}}` as received.
 
     Raises:
-        UnreadableDocument: not JSON, no job in it, or a job without an id.
+        UnreadableDocument: not JSON, no job in it, or a job without an id that a URL can hold.
     """
     try:
         raw = msgspec.json.decode(body, type=_Envelope).job.copy()
-        job: object = msgspec.json.decode(raw)
+        job = read_passed_on(bytes(raw))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"not a job document: {error}"
         raise UnreadableDocument(message) from None
@@ -42,6 +48,9 @@ def read_job(body: bytes) -> JobView:
     job_id = fields.get("id")
     if not isinstance(job_id, str | int) or not job_id or job_id is True:
         message = "not a job document: it has no id"
+        raise UnreadableDocument(message)
+    if not _is_in_a_path(str(job_id)):
+        message = f"not a job document: its id is not 1 to {_ID_LENGTH_MAX} printable characters"
         raise UnreadableDocument(message)
     status = fields.get("status")
     status = status if isinstance(status, str) else "DEFAULT"
@@ -57,6 +66,23 @@ def read_job(body: bytes) -> JobView:
         failure=_failure(_mapping(fields.get("failedInfo"))) if status == TamsStatus.FAILED else None,
         document=raw,
     )
+
+
+def read_passed_on(raw: bytes) -> object:
+    """Read JSON that is passed on as it is, if all can read it who will have to.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no JSON, or nested too deeply.
+    """
+    value: object = msgspec.json.decode(raw)
+    if raw.count(b"[") + raw.count(b"{") > _SPARE:
+        msgspec.json.decode(b"".join((_OPENED, raw, _CLOSED)))
+    return value
+
+
+def _is_in_a_path(job_id: str) -> bool:
+    """Whether it names a job in a URL's path, where dots would lead elsewhere."""
+    return len(job_id) <= _ID_LENGTH_MAX and job_id.isprintable() and job_id not in {".", ".."}
 
 
 def _mapping(value: object) -> Mapping[object, object]:
@@ -91,7 +117,7 @@ def _finished_nodes(running: Mapping[object, object]) -> int:
 
 def _failure(info: Mapping[object, object]) -> Failure:
     code = info.get("code")
-    code = code if isinstance(code, str) else "DEFAULT"
+    code = code if isinstance(code, str) and code else "DEFAULT"
     reason = info.get("reason")
     message = reason[:_REASON_SHOWN] if isinstance(reason, str) and reason else "TAMS gave no reason"
     return Failure(code=code, message=message, retryable=code == "TRANSITORY_ERROR")

@@ -32,7 +32,7 @@ class EventStreamDecoder:
     """Turns bytes, cut anywhere, into events; what has not ended with an empty line is no event."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._begun = False
         self._name = ""
         self._data: list[str] = []
@@ -43,7 +43,13 @@ class EventStreamDecoder:
         return [event for line in self._lines(chunk) if (event := self._take(line)) is not None]
 
     def _lines(self, chunk: bytes) -> Iterator[str]:
-        *lines, self._rest = _LINE_END.split(self._rest + chunk)
+        may_end = b"\n" in chunk or b"\r" in chunk or (chunk and self._rest and self._rest[-1].endswith(b"\r"))
+        if chunk:
+            self._rest.append(chunk)
+        if not may_end:
+            return  # a long line is put together once, when it ends
+        *lines, rest = _LINE_END.split(b"".join(self._rest))
+        self._rest = [rest]
         for line in lines:
             text = line if self._begun else line.removeprefix(_BYTE_ORDER_MARK)
             self._begun = True

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import msgspec
 
+from bridge.core.layouts import UNREADABLE
 from bridge.core.registry import TENANT_LABEL, Registry, matches_type
 from bridge.messages import JobEvent, JobRecord
 from bridge.webhook_messages import InlineWebhook, Order
@@ -40,6 +41,15 @@ def inline_id(webhook: InlineWebhook) -> str:
 def is_inline(endpoint_id: str) -> bool:
     """Whether an id stands for webhooks that were given inside requests."""
     return endpoint_id.startswith(_INLINE_PREFIX)
+
+
+def is_webhook(document: bytes | msgspec.Raw) -> bool:
+    """Whether this can stand in a job's record as the webhook of its request."""
+    try:
+        msgspec.json.decode(document, type=_InlineFields)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def fan_out(told: Iterable[tuple[JobEvent, JobRecord]], registry: Registry) -> list[Order]:

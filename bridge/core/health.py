@@ -74,8 +74,15 @@ class EndpointHealth:
         return True
 
     def adopt(self, status: EndpointStatus | None) -> bool:
-        """Take notice of the registered status; True if a former owner of the endpoint wrote it, and it is news."""
-        if status is None or (self._status is not None and _weight(status) <= _weight(self._status)):
+        """Take notice of the registered status; True if a former owner of the endpoint wrote it, and it is news.
+
+        An owner that had not heard yet that the endpoint is gone may have written something else behind it, which is
+        all that others will find: that it is gone is then written once more.
+        """
+        if status is None:
+            return False
+        if self._status is not None and _weight(status) <= _weight(self._status):
+            self._is_new = self._is_new or (self.disabled == GONE and status.disabled_reason != GONE)
             return False
         self._status = status
         return True

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
 
-import msgspec
-
+from bridge.core.layouts import UNREADABLE, KeptReader
+from bridge.errors import NewerLayout
 from bridge.webhook_messages import ApiKey, Scope
 
 ID_BYTES = 8
@@ -21,6 +21,7 @@ SECRET_BYTES = 32
 """Random bytes of a secret."""
 
 _ID_LENGTH = 12
+_API_KEYS = KeptReader(ApiKey)
 _KEY = re.compile(r"tbk_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 
 
@@ -71,15 +72,15 @@ class Keyring:
         self.unreadable: set[str] = set()
 
     def apply(self, key: bytes, value: bytes | None) -> None:
-        """Take in one record, in the order of the topic; a key that cannot be read lets nobody in."""
+        """Take in one record, in the order of the topic; one that this release cannot read lets nobody in."""
         key_id = key.decode(errors="replace")
         self.unreadable.discard(key_id)
         self.keys.pop(key_id, None)
         if value is None:
             return
         try:
-            self.keys[key_id] = msgspec.json.decode(value, type=ApiKey)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.keys[key_id] = _API_KEYS.read(value)
+        except (NewerLayout, *UNREADABLE):
             self.unreadable.add(key_id)
 
     def find(self, text: str) -> ApiKey | None:

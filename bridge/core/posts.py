@@ -35,7 +35,6 @@ RESERVED_HEADERS = frozenset(
 
 _MASK = "***"
 _MASKED_ANSWERS = frozenset({"set-cookie", "authorization", "www-authenticate", "proxy-authenticate"})
-_BODY_SHOWN = 2_000
 _HEADERS_SHOWN = 40
 _HEADER_SHOWN = 300
 
@@ -121,13 +120,16 @@ def is_custom_header(name: str) -> bool:
     return lower not in RESERVED_HEADERS and not lower.startswith(("webhook-", "ce-"))
 
 
-def exchange_of(sent: Mapping[str, str], custom: Collection[str], answer: Response | NoResponse) -> Exchange:
+def exchange_of(
+    sent: Mapping[str, str], custom: Collection[str], answer: Response | NoResponse, *, body_shown: int = 2_000
+) -> Exchange:
     """What people may see of an exchange: signatures, custom headers and cookies are masked, long texts cut.
 
     Args:
         sent: the headers of the POST.
         custom: names of those that are the endpoint's own.
         answer: what came back.
+        body_shown: bytes of its body that may be seen.
     """
     shown = {name: _MASK if name in custom else value for name, value in sent.items()}
     if "webhook-signature" in shown:
@@ -139,5 +141,5 @@ def exchange_of(sent: Mapping[str, str], custom: Collection[str], answer: Respon
         name[:_HEADER_SHOWN]: _MASK if name in _MASKED_ANSWERS else value[:_HEADER_SHOWN]
         for name, value in list(answer.headers.items())[:_HEADERS_SHOWN]
     }
-    body = answer.body[:_BODY_SHOWN].decode(errors="replace")
+    body = answer.body[:body_shown].decode(errors="replace")
     return Exchange(request_headers=shown, response_headers=answered, response_body=body)

@@ -11,11 +11,10 @@ Records by key (US is the control character 0x1f, which no endpoint id can hold)
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
-import msgspec
-
+from bridge.core.layouts import UNREADABLE, KeptReader
+from bridge.errors import NewerLayout
 from bridge.webhook_messages import Endpoint, EndpointStatus, TenantSecrets
 
 TENANT_LABEL = "tenant"
@@ -25,10 +24,9 @@ _STATUS_SUFFIX = "\x1fstatus"
 _TENANT_PREFIX = "\x1ftenant\x1f"
 _SHAPES_KEPT = 10_000
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for JSON that it cannot make sense of."""
+RecordT = TypeVar("RecordT", Endpoint, EndpointStatus, TenantSecrets)
 
-T = TypeVar("T")
+_ENDPOINTS, _STATUSES, _TENANTS = KeptReader(Endpoint), KeptReader(EndpointStatus), KeptReader(TenantSecrets)
 
 
 class EndpointState(StrEnum):
@@ -56,22 +54,39 @@ def tenant_key(tenant: str) -> bytes:
 
 def matches_type(patterns: Iterable[str], event_type: str) -> bool:
     """Whether any of the patterns covers the type; `*` stands for anything, and all else for itself."""
-    return any(pattern == event_type or fnmatchcase(event_type, _literal(pattern)) for pattern in patterns)
+    return any(pattern == event_type or _covers(pattern, event_type) for pattern in patterns)
 
 
-def _literal(pattern: str) -> str:
-    """`?` and `[` mean nothing here."""
-    return pattern.replace("[", "[[]").replace("?", "[?]")
+def _covers(pattern: str, text: str) -> bool:
+    """In time that grows as the two texts do: anybody may write patterns, of any length."""
+    begin, *parts = pattern.split("*")
+    if not parts:
+        return False
+    end = parts.pop()
+    if len(begin) + len(end) > len(text) or not (text.startswith(begin) and text.endswith(end)):
+        return False
+    at = len(begin)
+    for part in parts:
+        found = text.find(part, at, len(text) - len(end))
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
 
 
 class Registry:
-    """All endpoints, their statuses and the tenants' secrets, as of the last record applied."""
+    """All endpoints, their statuses and the tenants' secrets, as of the last record applied.
+
+    `unreadable` holds the keys whose latest record makes no sense; `newer` says of those that a later release wrote
+    what they are. With any of them it is not known who is to be told of what.
+    """
 
     def __init__(self) -> None:
         self.endpoints: dict[str, Endpoint] = {}
         self.statuses: dict[str, EndpointStatus] = {}
         self.tenants: dict[str, TenantSecrets] = {}
         self.unreadable: set[str] = set()
+        self.newer: dict[str, str] = {}
         self._by_shape: dict[tuple[str, str | None], list[Endpoint]] = {}
 
     def apply(self, key: bytes, value: bytes | None) -> str | None:
@@ -82,25 +97,36 @@ class Registry:
         """
         name = key.decode(errors="replace")
         if name.startswith(_TENANT_PREFIX):
-            self._keep(self.tenants, name.removeprefix(_TENANT_PREFIX), name, value, TenantSecrets)
+            self._keep(self.tenants, name.removeprefix(_TENANT_PREFIX), name, value, _TENANTS)
             return None
         if name.endswith(_STATUS_SUFFIX):
             endpoint_id = name.removesuffix(_STATUS_SUFFIX)
-            self._keep(self.statuses, endpoint_id, name, value, EndpointStatus)
+            self._keep(self.statuses, endpoint_id, name, value, _STATUSES)
             return endpoint_id
-        self._keep(self.endpoints, name, name, value, Endpoint)
+        self._keep(self.endpoints, name, name, value, _ENDPOINTS)
         self._by_shape.clear()
         return name
 
-    def _keep(self, kept: dict[str, T], name: str, key: str, value: bytes | None, kind: type[T]) -> None:
+    def _keep(
+        self, kept: dict[str, RecordT], name: str, key: str, value: bytes | None, reader: KeptReader[RecordT]
+    ) -> None:
         self.unreadable.discard(key)
+        self.newer.pop(key, None)
         if value is None:
             kept.pop(name, None)
             return
         try:
-            kept[name] = msgspec.json.decode(value, type=kind)
+            record = reader.read(value)
+        except NewerLayout as error:
+            self.unreadable.add(key)
+            self.newer[key] = str(error)
         except UNREADABLE:
             self.unreadable.add(key)
+        else:
+            if _name_of(record) == name:
+                kept[name] = record
+            else:
+                self.unreadable.add(key)
 
     def status(self, endpoint_id: str) -> EndpointStatus | None:
         """How an endpoint does; None while it works, and for one that was enabled anew since."""
@@ -124,6 +150,17 @@ class Registry:
                 self._by_shape.clear()
             self._by_shape[shape] = [each for each in self.endpoints.values() if _fits(each, *shape)]
         return [each for each in self._by_shape[shape] if each.labels.items() <= labels.items()]
+
+
+def _name_of(record: Endpoint | EndpointStatus | TenantSecrets) -> str:
+    """Whom a record is about by its own word."""
+    match record:
+        case Endpoint():
+            return record.id
+        case EndpointStatus():
+            return record.endpoint_id
+        case TenantSecrets():
+            return record.tenant
 
 
 def wants(endpoint: Endpoint, event_type: str, labels: Mapping[str, str]) -> bool:

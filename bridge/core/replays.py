@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
-from bridge.core.registry import UNREADABLE, Registry, wants
+from bridge.core.layouts import UNREADABLE
+from bridge.core.registry import Registry, wants
 from bridge.messages import JobEvent
 from bridge.webhook_messages import DeadDelivery, Order, Replay, ReplayOrder, ReplayState
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 _LARGEST_EXPONENT = 30
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,4 +27,5 @@ class BackOff:
             chance: uniform in [0, 1); spreads the pause over half of it to all of it.
         """
         exponent = min(max(failures - 1, 0), _LARGEST_EXPONENT)
-        return min(self.initial * (1 << exponent), self.limit) * (0.5 + chance / 2)
+        seconds = min(self.initial / _SECOND * (1 << exponent), self.limit / _SECOND)
+        return timedelta(seconds=seconds * (0.5 + chance / 2))

@@ -15,6 +15,8 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
+from bridge.core.layouts import UNREADABLE
+
 VERSION = 1
 
 _THOUSAND = 1000
@@ -26,7 +28,11 @@ _TURN = 1_000
 
 _MOST_CREDIT = 3 * _TURN
 
+_MOST_SLOTS = 100_000
+"""More calls at once nobody makes; who believed in more would count them one by one."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Slots = Annotated[int, msgspec.Meta(ge=0, le=_MOST_SLOTS)]
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +48,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         last: offset of its last record.
     """
 
-    held: Count = 0
+    held: Slots = 0
     load: Count
     wanted: Count
     released: Count
@@ -67,7 +73,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag="report", tag_field=
 
     worker: str
     number: Count
-    slots: Annotated[int, msgspec.Meta(ge=1)]
+    slots: Annotated[int, msgspec.Meta(ge=1, le=_MOST_SLOTS)]
     load: Count
     wanted: Count
     released: Count
@@ -108,7 +114,7 @@ class SlotTable(msgspec.Struct, frozen=True, kw_only=True):
         members: by id of the worker.
     """
 
-    slots: Count = 0
+    slots: Slots = 0
     members: dict[str, Member] = {}
 
     @property
@@ -207,11 +213,23 @@ class SlotTable(msgspec.Struct, frozen=True, kw_only=True):
         return max((member.credit for member in self.members.values()), default=0) + _TURN + 1
 
 
+class _Head(msgspec.Struct):
+    version: int = 0
+
+
+def is_of_later_rules(value: bytes | None) -> bool:
+    """Whether a worker of a later release wrote this, by rules that this file does not know."""
+    try:
+        return msgspec.json.decode(value or b"", type=_Head).version > VERSION
+    except UNREADABLE:
+        return False
+
+
 def read_record(value: bytes | None) -> SlotRecord | None:
     """A record of the log; None if it is none, or of other rules."""
     try:
         record: SlotRecord = msgspec.json.decode(value or b"", type=SlotRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     return record if record.version == VERSION else None
 

@@ -12,6 +12,10 @@ passes from one to the other through the log, see `slot_table`, and its calls ar
   its last report, was written `expire_after` seconds after that report was read, and is of no effect if another report
   lies between. So the worker has stopped by then, with the difference of the two to spare. From there on as above.
 
+- Of later rules. Who reads a record of rules it does not know makes no calls until it has read none of them for as long
+  as a newcomer searches. So a later release may change the rules: it waits, before its first call, until all who go by
+  the older ones must have read a record of its own, or have fallen silent.
+
 What happens in one process is ordered by what it knows, and durations are taken from its own clock: clocks are never
 compared. They must run equally fast, though, within that spare time, and go on while a process or machine stands still.
 """
@@ -21,7 +25,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from bridge.core.budget import COUNTED_AFTER, RateBudget
-from bridge.core.slot_table import Expire, Leave, Report, SlotRecord, SlotTable, read_record
+from bridge.core.slot_table import Expire, Leave, Report, SlotRecord, SlotTable, is_of_later_rules, read_record
 
 NEVER = float("inf")
 LONG_AGO = float("-inf")
@@ -128,6 +132,7 @@ class SlotHolder:
         self._load = self._wanted = 0
         self._is_active = False  # from `begin` to `leave`
         self._lives = 0
+        self._gave_way_at = LONG_AGO
         self._log = _Reading(begun=0, position=0, table=None)
         self._life = self._new_life(LONG_AGO)
 
@@ -161,6 +166,10 @@ class SlotHolder:
         """How many slots calls may be made with; some may be in use, or not free yet."""
         return self._life.usable if now < self._life.valid_until else 0
 
+    def gives_way(self, *, now: float) -> bool:
+        """Whether no call is made because workers of a later release share the rate by rules of their own."""
+        return now < self._gave_way_at + self._times.search
+
     # ---- the log as it is read
 
     def begin(self, position: int, *, now: float) -> None:
@@ -180,6 +189,8 @@ class SlotHolder:
         self._log.position = offset + 1
         record = read_record(value)
         if record is None:
+            if is_of_later_rules(value):
+                self._give_way(now)
             return
         if self._log.table is None:
             self._search(offset, record, now)
@@ -309,6 +320,11 @@ class SlotHolder:
         return None
 
     # ---- beginning again
+
+    def _give_way(self, now: float) -> None:
+        """No table is looked for, and so nothing is held, until those of later rules are silent."""
+        self._start_over(self._log.position, now)
+        self._gave_way_at = now
 
     def _start_over(self, position: int, now: float) -> None:
         self._log = _Reading(begun=position, position=position, table=SlotTable() if position == 0 else None)

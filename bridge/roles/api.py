@@ -17,13 +17,11 @@ from bridge.api.hub import EventHub
 from bridge.api.ports import ApiLimits, Services
 from bridge.api.views import DeliveriesView, JobsView
 from bridge.core.keyring import Keyring
-from bridge.roles.ground import Ground, Role, address_policy, export
+from bridge.roles.ground import Ground, Role, address_policy, export, unconfirmed_problems
 from bridge.settings import Settings
 from bridge.shell import Part
 
 _Record: TypeAlias = "ConsumerRecord[bytes | None, bytes | None]"
-_VIEW_S = 10.0
-"""Longest wait until our own view shows what was written."""
 
 
 async def build_api(ground: Ground) -> Role:
@@ -57,7 +55,8 @@ async def build_api(ground: Ground) -> Role:
         {names.attempts: deliveries.take_attempt, names.dead_deliveries: deliveries.take_dead}, settings.api.history
     )
     events = tail(dict.fromkeys(names.results, lambda record: hub.take(record.value)), 0)
-    publisher = await ground.stack.enter_async_context(KafkaPublisher(settings))
+    patience_s = settings.api.write_timeout_s
+    publisher = await ground.stack.enter_async_context(KafkaPublisher(settings, confirmed_s=patience_s))
     sender, resolver = HttpWebhookSender(address_policy(settings), ca_file=settings.webhooks.ca_file), SystemResolver()
     ground.stack.push_async_callback(sender.aclose)
     ground.stack.callback(resolver.close)
@@ -68,9 +67,9 @@ async def build_api(ground: Ground) -> Role:
         jobs=jobs,
         deliveries=deliveries,
         hub=hub,
-        registry_log=KafkaRegistryLog(publisher, names.endpoints, ground.registry_tail, patience_s=_VIEW_S),
-        status_log=KafkaRegistryLog(publisher, names.statuses, ground.registry_tail, patience_s=_VIEW_S),
-        key_log=KafkaRegistryLog(publisher, names.api_keys, state, patience_s=_VIEW_S),
+        registry_log=KafkaRegistryLog(publisher, names.endpoints, ground.registry_tail, patience_s=patience_s),
+        status_log=KafkaRegistryLog(publisher, names.statuses, ground.registry_tail, patience_s=patience_s),
+        key_log=KafkaRegistryLog(publisher, names.api_keys, state, patience_s=patience_s),
         orders=KafkaOrders(publisher, names.dispatch, counts[names.dispatch]),
         requests=KafkaRequests(publisher, names.requests),
         secret_box=Vault(keys) if keys else None,
@@ -83,7 +82,7 @@ async def build_api(ground: Ground) -> Role:
         is_ready=lambda: ground.registry_tail.caught_up.is_set() and state.caught_up.is_set(),
     )
     export(ground.metrics, {"api_jobs_held": ("Jobs that the API can show.", jobs.__len__)})
-    return _role(services, [state, history, events])
+    return _role(services, publisher, [state, history, events])
 
 
 def _limits(settings: Settings) -> ApiLimits:
@@ -91,11 +90,13 @@ def _limits(settings: Settings) -> ApiLimits:
         body_bytes=settings.api.max_body_bytes,
         request_bytes=settings.worker.max_request_bytes,
         page=settings.api.max_page,
+        streams=settings.api.streams,
+        keep_alive_s=settings.api.keep_alive_s,
         origin=settings.webhooks.user_agent,
     )
 
 
-def _role(services: Services, tails: list[Tail]) -> Role:
+def _role(services: Services, publisher: KafkaPublisher, tails: list[Tail]) -> Role:
     stopped = asyncio.Event()
 
     async def work() -> None:
@@ -109,7 +110,10 @@ def _role(services: Services, tails: list[Tail]) -> Role:
         name="api",
         work=(Part("api", work, stop),),
         tails=tuple(Part(f"api tail {number}", tail.run, tail.stop) for number, tail in enumerate(tails)),
-        problems=lambda: [] if services.is_ready() else ["kafka: the API is still reading its topics"],
+        problems=lambda: [
+            *([] if services.is_ready() else ["kafka: the API is still reading its topics"]),
+            *unconfirmed_problems([publisher.unconfirmed_since], now=asyncio.get_running_loop().time()),
+        ],
         state=lambda: {"endpoints": len(services.registry.endpoints), "jobs": len(services.jobs)},
         api=build_app(services),
     )

@@ -22,6 +22,7 @@ from bridge.roles.ground import (
     export,
     ownership_plan,
     ownership_problems,
+    unconfirmed_problems,
 )
 from bridge.settings import Settings
 from bridge.shell import Part
@@ -45,6 +46,7 @@ def build_forwarder(ground: Ground) -> Role:
         clock=clock,
         source=settings.source,
         user_agent=settings.webhooks.user_agent,
+        answer_bytes=settings.webhooks.answer_bytes,
     )
     feed = KafkaFeed(settings, topic=ground.names.dispatch, group=settings.forwarder.group, clock=clock)
     forwarder = Forwarder(
@@ -83,7 +85,12 @@ def _role(ground: Ground, forwarder: Forwarder, feed: KafkaFeed) -> Role:
         name="forwarder",
         work=(Part("forwarder", work, forwarder.stop),),
         feeds=(Part("dispatch feed", read, feed.stop),),
-        problems=lambda: ownership_problems(ownership.assigned_partitions, ownership.open_partitions, "dispatch"),
+        problems=lambda: [
+            *ownership_problems(
+                ownership.assigned_partitions, ownership.open_partitions, ownership.reasons, "dispatch"
+            ),
+            *unconfirmed_problems((owner.commit_began for owner in ownership.owners), now=ground.clock.monotonic()),
+        ],
         state=lambda: {
             "partitions": {
                 "assigned": len(ownership.assigned_partitions),
@@ -115,6 +122,7 @@ def _plan(settings: Settings, partitions: int) -> ForwarderPlan:
             longest_pause=timedelta(seconds=webhooks.throttle_limit_s),
             breaker_threshold=webhooks.breaker_threshold,
             breaker=back_off(webhooks.breaker_pause_s, webhooks.breaker_pause_limit_s),
+            disabled_probe=timedelta(seconds=webhooks.disabled_probe_s),
             health=HealthPolicy(
                 warn_after=timedelta(seconds=webhooks.warn_after_s),
                 disable_after=timedelta(seconds=webhooks.disable_after_s),

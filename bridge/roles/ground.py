@@ -1,7 +1,7 @@
 """What all roles of a process share, and what a role is when it is put together."""
 
 import ipaddress
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,6 @@ from aiokafka import ConsumerRecord
 from faststream.asgi.types import ASGIApp
 from prometheus_client import CollectorRegistry, Gauge
 
-from bridge.adapters.clock import SystemClock
 from bridge.adapters.kafka.tail import Tail
 from bridge.adapters.kafka.topics import TopicNames, Topics
 from bridge.core.addresses import AddressPolicy
@@ -19,8 +18,12 @@ from bridge.core.registry import Registry
 from bridge.core.schedule import BackOff
 from bridge.errors import CannotStart
 from bridge.ownership import OwnershipPlan
+from bridge.ports import Clock
 from bridge.settings import Settings
 from bridge.shell import Part
+
+_SLOW_S = 5.0
+"""What takes longer to be confirmed than this is a problem, whatever becomes of it; it takes milliseconds as a rule."""
 
 RoleName = Literal["worker", "forwarder", "api"]
 
@@ -43,7 +46,7 @@ class Ground:
     settings: Settings
     names: TopicNames
     counts: dict[str, int]
-    clock: SystemClock
+    clock: Clock
     metrics: CollectorRegistry
     registry: Registry
     registry_tail: Tail
@@ -74,14 +77,14 @@ class Role:
     api: ASGIApp | None = None
 
 
-async def lay_ground(settings: Settings, stack: AsyncExitStack) -> Ground:
+async def lay_ground(settings: Settings, stack: AsyncExitStack, *, clock: Clock) -> Ground:
     """Create topics that are absent, and make what the roles share.
 
     Raises:
         CannotStart: no broker answers, or topics are not as they must be.
     """
     names, counts = await _prepare_topics(settings)
-    clock, registry = SystemClock(), Registry()
+    registry = Registry()
     on_registry: list[Callable[[str | None], None]] = []
 
     def take(record: "ConsumerRecord[bytes | None, bytes | None]") -> None:
@@ -97,11 +100,26 @@ async def lay_ground(settings: Settings, stack: AsyncExitStack) -> Ground:
         metrics=CollectorRegistry(),
         registry=registry,
         registry_tail=Tail(
-            settings, {name: counts[name] for name in (names.endpoints, names.statuses)}, take=take, clock=clock
+            settings,
+            {name: counts[name] for name in (names.endpoints, names.statuses)},
+            take=take,
+            clock=clock,
+            check=lambda: refuse_newer(registry),
         ),
         on_registry=on_registry,
         stack=stack,
     )
+
+
+def refuse_newer(registry: Registry) -> None:
+    """Do nothing on a guess: whom an event is for, and how it is signed, is only known once all of it can be read.
+
+    Raises:
+        CannotStart: the registry holds records of a later release.
+    """
+    for key, what in registry.newer.items():
+        message = f"kafka: the registry holds, under {key!r}, {what}"
+        raise CannotStart(message)
 
 
 async def _prepare_topics(settings: Settings) -> tuple[TopicNames, dict[str, int]]:
@@ -137,15 +155,40 @@ def ownership_plan(settings: Settings, closing_time_s: float) -> OwnershipPlan:
     return OwnershipPlan(
         closing_time=timedelta(seconds=closing_time_s),
         fenced_pause=timedelta(seconds=settings.kafka.session_timeout_s),
+        reopen=back_off(settings.kafka.reopen_pause_s, settings.kafka.reopen_pause_limit_s),
     )
 
 
-def ownership_problems(assigned: Collection[int], opened: Collection[int], of_what: str) -> list[str]:
-    """What is wrong while partitions that are ours are not open."""
-    closed = sorted(set(assigned) - set(opened))
-    if not closed:
+def ownership_problems(
+    assigned: Collection[int], opened: Collection[int], reasons: Mapping[int, str], of_what: str
+) -> list[str]:
+    """What is wrong while partitions that are ours are not open.
+
+    Args:
+        assigned, opened: the numbers of those partitions.
+        reasons: why some of them could not be opened, or were lost.
+        of_what: of which topic they are.
+    """
+    by_reason: dict[str, list[int]] = {}
+    for number in sorted(set(assigned) - set(opened)):
+        by_reason.setdefault(reasons.get(number, "being restored"), []).append(number)
+    return [
+        f"kafka: {of_what} partitions {numbers} are assigned but not open: {reason}"
+        for reason, numbers in by_reason.items()
+    ]
+
+
+def unconfirmed_problems(began: Iterable[float | None], *, now: float) -> list[str]:
+    """What is wrong while the brokers answer, but do not take what is written.
+
+    Args:
+        began: when what has not been confirmed yet was given to them, on the monotonic clock.
+        now: on the same clock.
+    """
+    longest = max((now - moment for moment in began if moment is not None), default=0.0)
+    if longest < _SLOW_S:
         return []
-    return [f"kafka: {of_what} partitions {closed} are assigned but not open (restoring, fenced, or the brokers fail)"]
+    return [f"kafka: what was written {longest:.0f} s ago is not confirmed: are enough brokers up and in sync?"]
 
 
 def back_off(initial_s: float, limit_s: float) -> BackOff:

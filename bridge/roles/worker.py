@@ -27,7 +27,15 @@ from bridge.core.polling import LeastDelay, LookReason
 from bridge.core.run_times import RunTimes
 from bridge.core.slots import SlotHolder
 from bridge.ports import Surroundings, WholeRate
-from bridge.roles.ground import Ground, Role, back_off, export, ownership_plan, ownership_problems
+from bridge.roles.ground import (
+    Ground,
+    Role,
+    back_off,
+    export,
+    ownership_plan,
+    ownership_problems,
+    unconfirmed_problems,
+)
 from bridge.settings import Settings
 from bridge.shell import Part
 from bridge.submitter import Submitter
@@ -51,9 +59,13 @@ async def build_worker(ground: Ground) -> Role:
     upstream = Upstream(
         tams,
         budget=budget,
-        breaker=Breaker(threshold=3, back_off=back_off(1, 30)),
+        breaker=Breaker(
+            threshold=settings.tams.breaker_threshold,
+            back_off=back_off(settings.tams.breaker_pause_s, settings.tams.breaker_pause_limit_s),
+        ),
         cap=InFlightCap(settings.worker.max_in_flight),
         concurrency=settings.tams.concurrency,
+        throttled_pause=timedelta(seconds=settings.tams.throttled_pause_s),
         surroundings=surroundings,
     )
     slots = _share_rate(ground, budget, upstream.changed.set) if settings.tams.rate else None
@@ -67,7 +79,8 @@ async def build_worker(ground: Ground) -> Role:
         publisher=publisher,
         clock=clock,
     )
-    tracker = Tracker(upstream, policy=policy, clock=clock)
+    cancel_pause = back_off(settings.jobs.resubmit_pause_s, settings.jobs.resubmit_pause_limit_s)
+    tracker = Tracker(upstream, policy=policy, clock=clock, cancel_pause=cancel_pause)
     priority_step = timedelta(seconds=settings.jobs.priority_step_s)
     submitter = Submitter(upstream, clock=clock, priority_step=priority_step)
     requests = ground.names.requests
@@ -131,8 +144,16 @@ def _worker_role(ground: Ground, parts: _Parts) -> Role:
             *([Part("slots", parts.slots.run, parts.slots.stop)] if parts.slots else ()),
         ),
         problems=lambda: [
-            *ownership_problems(ownership.assigned_partitions, ownership.open_partitions, "request"),
+            *ownership_problems(ownership.assigned_partitions, ownership.open_partitions, ownership.reasons, "request"),
+            *unconfirmed_problems(
+                [
+                    *(owner.commit_began for owner in ownership.owners),
+                    parts.slots.unconfirmed_since if parts.slots else None,
+                ],
+                now=ground.clock.monotonic(),
+            ),
             *_tams_problems(parts.upstream),
+            *_rate_problems(parts.slots),
         ],
         state=lambda: {
             "partitions": {
@@ -152,6 +173,12 @@ def _tams_problems(upstream: Upstream) -> list[str]:
             f"tams: our credentials are refused ({health.problem}): check BRIDGE_TAMS__API_KEY; jobs wait meanwhile"
         ]
     return [] if health.reachable else [f"tams: not reachable ({health.problem}); jobs wait, probes go on"]
+
+
+def _rate_problems(slots: KafkaSlots | None) -> list[str]:
+    if slots is None or not slots.gives_way():
+        return []
+    return ["rate: workers of a later release share it in a way this one does not know: it makes no calls; upgrade it"]
 
 
 def job_policy(settings: Settings) -> JobPolicy:

@@ -85,12 +85,10 @@ class Topic:
             for value in values:
                 await producer.send_and_wait(self.name, value, partition=partition)
 
-    async def read(self) -> tuple[KafkaFeed, Reader]:
+    async def read(self, *, shorter_s: float = 0.5) -> tuple[KafkaFeed, Reader]:
         """A feed that has joined the group; it ends with the test."""
-        feed, reader = (
-            KafkaFeed(self.settings, topic=self.name, group=self.settings.worker.group, clock=SystemClock()),
-            Reader(),
-        )
+        group, reader = self.settings.worker.group, Reader()
+        feed = KafkaFeed(self.settings, topic=self.name, group=group, clock=SystemClock(), shorter_s=shorter_s)
         running = asyncio.create_task(feed.run(reader))
 
         async def end() -> None:
@@ -188,6 +186,20 @@ async def test_a_topic_shorter_than_the_position_is_read_from_its_start(topic: T
 
     await reader.until(lambda: reader.values() == [b"0", b"1"])
     assert reader.moves == [(0, 0)]
+
+
+async def test_a_topic_that_is_shorter_only_for_a_while_is_not_read_again(topic: Topic) -> None:
+    """So it looks while a broker answers that slept, and has not heard yet that another one leads now."""
+    await topic.publish(b"0", b"1")
+    feed, reader = await topic.read(shorter_s=1000)
+
+    feed.begin(0, 3)
+    asked = reader.asked
+    await reader.until(lambda: reader.asked > asked + 2)
+    await topic.publish(b"2", b"3")
+    await reader.until(lambda: reader.values() == [b"3"])
+
+    assert reader.moves == []
 
 
 async def test_a_position_at_the_end_waits_for_what_comes(topic: Topic) -> None:

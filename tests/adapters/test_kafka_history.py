@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -30,6 +30,7 @@ from tests.brokers import RunningBroker
 NOW = SystemClock().now().replace(microsecond=0)
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 PATIENCE_S = 20
+FIRST_DAY, LAST_MOMENT = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,18 @@ async def test_without_events_in_its_times_a_replay_has_nothing_to_read(past: Pa
     assert await past.history.bounds(order(NOW - MINUTE, NOW)) == ({}, {})
     assert await past.history.bounds(order(NOW + 2 * MINUTE, NOW + 3 * MINUTE)) == ({}, {})
     assert await past.read(order(NOW - MINUTE, NOW)) == []
+
+
+@pytest.mark.parametrize("failed_only", [False, True])
+async def test_any_time_of_a_calendar_may_be_asked_for(past: Past, failed_only: bool) -> None:  # noqa: FBT001
+    """Kafka knows none before 1970; an error would end the forwarder again and again: its ledger holds the order."""
+    await past.happened(event(1))
+    await past.died(dead("a.1"), partition=partition_of("ep_a", 2))
+
+    found = await past.read(order(FIRST_DAY, LAST_MOMENT, failed_only=failed_only))
+
+    assert len(found) == 1
+    assert await past.history.bounds(order(FIRST_DAY, FIRST_DAY)) == ({}, {})
 
 
 async def test_what_happens_after_the_bounds_were_found_is_not_read(past: Past) -> None:

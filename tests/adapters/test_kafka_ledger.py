@@ -13,7 +13,7 @@ from cloudevents.v1.kafka import KafkaMessage as OldKafkaMessage
 from cloudevents.v1.kafka import from_binary as old_from_binary
 
 from bridge.adapters.clock import SystemClock
-from bridge.adapters.kafka.ledger import KafkaLedgers
+from bridge.adapters.kafka.ledger import KafkaLedgers, Replay
 from bridge.adapters.kafka.topics import Topics
 from bridge.core.documents import read_job
 from bridge.core.jobs import JobPolicy
@@ -108,7 +108,8 @@ FULL_RECORD = JobRecord(
 
 
 async def test_every_field_of_a_record_comes_back_as_it_was(outbox: Outbox) -> None:
-    await outbox.commit(Changes(records={FULL_RECORD.request_id: FULL_RECORD}))
+    request_id = FULL_RECORD.request_id
+    await outbox.commit(Changes(records={request_id: FULL_RECORD}, params={request_id: b"{}"}))
 
     async with outbox.ledgers.open(0) as opened:
         (restored,) = opened.records
@@ -168,6 +169,43 @@ async def test_a_record_of_an_unknown_layout_stops_the_partition_loudly(outbox: 
     with pytest.raises(LedgerUnavailable, match="cannot be read"):
         async with outbox.ledgers.open(0):
             pytest.fail("opened")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        (b"order-1", b'{"request_id":"order-1","phase":"tracking","accepted_at":"2026-03-01T12:00:00Z"}', "graph"),
+        (b"order-1", b'{"request_id":"order-1","phase":"success","accepted_at":"2026-03-01T12:00:00"}', "timezone"),
+        (b"order-1", b'{"request_id":"order-1","phase":"success","accepted_at":"9999-12-31T23:59:59Z"}', "year 9999"),
+        (b"order-1", b'{"request_id":"order-1","phase":"success","accepted_at":"0001-01-01T00:00:00Z"}', "year 1"),
+        (b"order-1", b'{"request_id":"order-1","phase":"%s"}' % (b"x" * 100_000), "cannot be read"),
+        (b"order-2", b'{"request_id":"order-1","phase":"success","accepted_at":"2026-03-01T12:00:00Z"}', "id"),
+        (
+            b"order-1",
+            b'{"request_id":"order-1","phase":"success","accepted_at":"2026-03-01T12:00:00Z","webhook":{"url":7}}',
+            "webhook",
+        ),
+        (b"order-1", b'{"request_id":"order-1","priority":10,"phase":"success","accepted_at":"0"}', "cannot be read"),
+        (b"order-1", b'{"request_id":' + b"[" * 100_000, "cannot be read"),
+        (b"\x1fposition", b"9" * 5_000, "position"),
+    ],
+)
+def test_a_ledger_that_nobody_could_work_on_is_refused_in_a_few_words(key: bytes, value: bytes, why: str) -> None:
+    """An owner that took it over would stumble later, and its process with it."""
+    with pytest.raises(LedgerUnavailable, match=why) as refused:
+        _restored(key, value)
+
+    assert len(str(refused.value)) < 1_000
+
+
+def _restored(key: bytes, value: bytes) -> list[JobRecord]:
+    replay = Replay()
+    replay.add(key, value)
+    return replay.decoded()[0]
+
+
+def test_a_graph_under_no_readable_key_harms_nobody() -> None:
+    assert _restored(b"\xff\x1fparams", b"{}") == []
 
 
 @pytest.mark.parametrize("kind", EventType)

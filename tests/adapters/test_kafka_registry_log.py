@@ -177,6 +177,18 @@ async def test_a_request_reaches_a_worker_as_it_was_sent(followed: Followed, pub
     assert (read.request_id, read.params, read.headers) == ("bestellung-ü", b'{"a" : 7.50}', {"traceparent": "00-1"})
 
 
+async def test_a_request_goes_to_the_partition_that_holds_its_job(
+    followed: Followed, publisher: KafkaPublisher
+) -> None:
+    topic, servers = followed.topics.names.requests, followed.settings.kafka.bootstrap_servers
+    requests = KafkaRequests(publisher, topic)
+
+    for partition in range(PARTITIONS):
+        await requests.publish("order-1", b"{}", {}, partition=partition)
+
+    assert [len(await committed(servers, topic, number)) for number in range(PARTITIONS)] == [1] * PARTITIONS
+
+
 async def test_after_an_error_the_next_record_is_written_all_the_same(
     followed: Followed, publisher: KafkaPublisher
 ) -> None:

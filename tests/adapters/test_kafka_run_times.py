@@ -84,6 +84,7 @@ async def test_records_that_mean_nothing_are_passed_over(settings: Settings) -> 
         (b"walk:k", b"{}"),
         (b"run:k", b"\xff"),
         (b"run:k", b"[]"),
+        (b"run:k", b'{"x": ' + b"[" * 100_000),
         (b"run:k", b'{"weights": "many"}'),
         (b"run:k", b'{"version": 99, "weights": {"10": 50.0}}'),
     ]

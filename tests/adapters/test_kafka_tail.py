@@ -76,8 +76,14 @@ class Topic:
             yield
             await (stranger.abort_transaction() if abort else stranger.commit_transaction())
 
-    def tail(self, take: Callable[[Record], None] = lambda _: None, *, recent: int | None = None) -> Tail:
-        return Tail(self.settings, {self.name: PARTITIONS}, take=take, clock=SystemClock(), recent=recent)
+    def tail(
+        self,
+        take: Callable[[Record], None] = lambda _: None,
+        *,
+        recent: int | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> Tail:
+        return Tail(self.settings, {self.name: PARTITIONS}, take=take, clock=SystemClock(), recent=recent, check=check)
 
     async def follow(self, *, recent: int | None = None) -> Followed:
         """Follow until the end of the test; returns once it has caught up."""
@@ -244,3 +250,28 @@ async def test_without_a_broker_it_cannot_start(broker: RunningBroker, topic_pre
     with pytest.raises(CannotStart, match=r"^kafka: topics cannot be followed: "):
         await asyncio.wait_for(tail.run(), PATIENCE_S)
     assert not tail.caught_up.is_set()
+
+
+async def test_what_is_there_is_only_caught_up_with_if_it_passes_the_check(topic: Topic) -> None:
+    """A record that does not, and was replaced later, does no harm; one that still holds ends it."""
+    await topic.write(b"bad", b"good")
+    taken: list[bytes | None] = []
+
+    def check() -> None:
+        if taken[-1:] == [b"bad"]:
+            message = "the last record is bad"
+            raise CannotStart(message)
+
+    tail = topic.tail(lambda record: taken.append(record.value), check=check)
+    running = asyncio.create_task(tail.run())
+    async with asyncio.timeout(PATIENCE_S):
+        await tail.caught_up.wait()
+        await topic.write(b"bad")
+        with pytest.raises(CannotStart, match="the last record is bad"):
+            await running
+
+    late = topic.tail(lambda record: taken.append(record.value), check=check)
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(CannotStart, match="the last record is bad"):
+            await late.run()
+    assert not late.caught_up.is_set()

@@ -426,6 +426,17 @@ async def test_once_bytes_may_have_gone_out_the_outcome_is_ambiguous(disaster: s
     assert answer.failure.code == "no_answer"
 
 
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_header_that_is_no_text_leaves_the_outcome_ambiguous(call: str, client: Client) -> None:
+    """The transport raises a plain error for it, which would have ended the worker."""
+    head = response(200, JOB).replace(b"\r\n\r\n", b"\r\nx-proxy: caf\xe9\r\n\r\n")
+    async with answering(head) as (url, _):
+        answer = await CALLS[call](client(url))
+
+    assert isinstance(answer, Ambiguous)
+    assert answer.failure.code == "unreadable_answer"
+
+
 async def test_a_connection_reset_at_once_is_never_taken_for_an_answer(client: Client) -> None:
     """Whether the request had left by then is a race; both readings of it are safe."""
     async with serving(_reset_before_reading) as url:

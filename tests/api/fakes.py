@@ -53,6 +53,7 @@ class FakeTopic:
         self.records: list[tuple[bytes, bytes | None]] = []
         self.orders: list[DispatchRecord] = []
         self.headers: list[Mapping[str, str]] = []
+        self.partitions: list[int | None] = []
         self.errors: deque[Exception] = deque()
         self._view = view
 
@@ -67,9 +68,12 @@ class FakeTopic:
         await self.write(order.endpoint_id.encode(), msgspec.json.encode(order))
         self.orders.append(order)
 
-    async def publish(self, request_id: str, value: bytes, headers: Mapping[str, str]) -> None:
+    async def publish(
+        self, request_id: str, value: bytes, headers: Mapping[str, str], *, partition: int | None = None
+    ) -> None:
         await self.write(request_id.encode(), value)
         self.headers.append(headers)
+        self.partitions.append(partition)
 
 
 class FakeBox:

@@ -1,11 +1,14 @@
 """Jobs and API keys over HTTP."""
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from starlette.types import Message
+from typing_extensions import override
 
 from bridge.api.ports import ApiLimits
 from bridge.core.requests import CancelArrival, JobArrival, read_request
@@ -13,7 +16,7 @@ from bridge.messages import Failure, Phase
 from bridge.ports import Arrival
 from bridge.webhook_messages import ApiKey, Scope
 from tests.api.examples import SECOND, Writer, job
-from tests.api.fakes import World, unconfirmed
+from tests.api.fakes import FakeTopic, World, Written, unconfirmed
 from tests.roles.fakes import START
 
 PARAMS = b'{ "3": {"classType":"KSampler" , "inputs": {"seed": 12345678901234567890, "cfg": 7.50}, "\\u00fc": [1e3]} }'
@@ -30,6 +33,19 @@ async def submitted(client: httpx.AsyncClient, body: bytes) -> str:
     assert response.status_code == 202, response.text
     request_id: str = response.json()["request_id"]
     return request_id
+
+
+class SilentTopic(FakeTopic):
+    """Brokers that never answer; tells that they were asked."""
+
+    def __init__(self, asked: asyncio.Event) -> None:
+        super().__init__()
+        self._asked = asked
+
+    @override
+    async def write(self, key: bytes, value: bytes | None) -> None:
+        self._asked.set()
+        await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -201,6 +217,36 @@ async def test_a_label_is_asked_for_as_name_and_value(label: str, admin: httpx.A
     assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "label")
 
 
+async def test_who_is_still_waiting_when_the_process_stops_is_told_so(world: World) -> None:
+    """The server cancels what takes too long then; nobody knows whether the brokers have the request."""
+    asked, told = asyncio.Event(), list[Message]()
+    world.requests = SilentTopic(asked)
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/jobs",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {world.key()}".encode()), (b"content-type", b"application/json")],
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"request_id": "order-1", "params": {}}'}
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    request = asyncio.create_task(world.app(scope, receive, send))
+    await asked.wait()
+    request.cancel()
+    await request
+
+    start, body = told
+    headers = dict(start["headers"])
+    assert (start["status"], headers[b"content-type"]) == (503, b"application/problem+json")
+    assert int(headers[b"retry-after"]) > 0
+    assert "may have happened" in json.loads(body["body"])["detail"]
+
+
 # ---- cancel
 async def test_a_cancel_is_published_under_the_jobs_key(world: World, writer: Writer, admin: httpx.AsyncClient) -> None:
     writer.job(job())
@@ -210,6 +256,20 @@ async def test_a_cancel_is_published_under_the_jobs_key(world: World, writer: Wr
     assert (response.status_code, response.json()) == (202, {"request_id": "order-1"})
     assert arrived(world) == CancelArrival("order-1")
     assert world.requests.records[-1][0] == b"order-1"
+
+
+async def test_cancel_and_repeat_go_where_the_job_lies_whichever_client_published_it(
+    world: World, admin: httpx.AsyncClient
+) -> None:
+    """Clients do not agree which partition a key belongs to, and only one partition knows the job."""
+    body = b'{"request_id": "order-1", "params": {}}'
+    await submitted(admin, body)
+    world.jobs.take(Written(b"order-1", msgspec.json.encode(job()), partition=3))
+
+    await admin.post("/v1/jobs/order-1/cancel")
+    await submitted(admin, body)
+
+    assert world.requests.partitions == [None, 3, 3]
 
 
 async def test_a_job_can_be_canceled_before_a_worker_has_it(world: World, admin: httpx.AsyncClient) -> None:
@@ -318,3 +378,14 @@ async def test_no_problem_repeats_what_was_sent(admin: httpx.AsyncClient) -> Non
 
     assert response.status_code == 422
     assert "geheim" not in response.text
+
+
+@pytest.mark.parametrize("body", [b'{"params": {}, "x": NaN}', b'{"params": {"3": Infinity}}'])
+async def test_a_number_that_is_none_in_json_is_told_and_not_published(
+    body: bytes, world: World, admin: httpx.AsyncClient
+) -> None:
+    """Pydantic reads it; workers, and TAMS, would not."""
+    response = await admin.post("/v1/jobs", content=body)
+
+    assert response.status_code == 400
+    assert world.requests.records == []

@@ -156,7 +156,7 @@ async def test_a_wrong_label_is_refused_before_the_stream_begins(world: World) -
         assert (await client.get("/v1/events", params={"label": "x"})).status_code == 422
 
 
-@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"id": "a"}', b"\xff"])
+@pytest.mark.parametrize("value", [None, b"", b"{", b"[]", b'{"id": "a"}', b"\xff", b'{"x":' + b"[" * 100_000])
 async def test_what_is_no_event_reaches_nobody(value: bytes | None, world: World) -> None:
     async with streaming(world, "/v1/events") as stream:
         world.hub.take(value)

@@ -205,6 +205,19 @@ def test_a_job_is_forgotten_with_its_tombstone() -> None:
     assert view._finished == {}
 
 
+def test_a_jobs_partition_is_known_for_as_long_as_it_is_held() -> None:
+    """Of one that is forgotten, in whatever way, the next request may lie elsewhere."""
+    view = JobsView(limit=1)
+    view.take(Written(b"a", msgspec.json.encode(job("a", Phase.SUCCESS)), partition=3))
+    assert (view.partition_of("a"), view.partition_of("b")) == (3, None)
+
+    view.take(Written(b"b", msgspec.json.encode(job("b")), partition=2))
+    assert (view.partition_of("a"), view.partition_of("b")) == (None, 2)
+
+    view.take(Written(b"b", None, partition=2))
+    assert view._partitions == {}
+
+
 def test_graphs_and_positions_are_no_jobs() -> None:
     view = JobsView(limit=10)
     for key in (b"a\x1fparams", b"\x1fposition"):
@@ -237,3 +250,19 @@ def test_never_more_than_the_limit_and_never_a_finished_one_for_a_live_one(steps
         assert view._finished.keys() <= after
         if view._finished:
             assert live - {name} <= after
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b"\xff", b'{"request_id":' + b"[" * 100_000])
+def test_what_cannot_be_read_changes_nothing(value: bytes) -> None:
+    """However deeply it is nested: an error would end the process, which would read it again."""
+    jobs, deliveries = JobsView(limit=2), DeliveriesView(history=2)
+    take(jobs, job("a"))
+
+    for key in (b"a", b"ep_1/a.1", b"ep_1\x1freplay\x1frp_1"):
+        jobs.take(Written(key, value))
+        deliveries.take_ledger(Written(key, value))
+        deliveries.take_attempt(Written(key, value))
+        deliveries.take_dead(Written(key, value))
+
+    assert held(jobs) == ["a"]
+    assert list(deliveries.newest_first(before=None, since=None, until=None)) == []

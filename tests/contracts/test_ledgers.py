@@ -58,7 +58,7 @@ async def test_what_was_committed_is_there_when_opened_again(outbox: Outbox) -> 
 
 async def test_the_latest_record_counts(outbox: Outbox) -> None:
     async with outbox.ledgers.open(0) as opened:
-        await opened.ledger.commit(Changes(records={"a": record("a")}))
+        await opened.ledger.commit(acceptance("a", 1))
         await opened.ledger.commit(Changes(records={"a": record("a", Phase.TRACKING, 2)}))
 
     async with outbox.ledgers.open(0) as opened:

@@ -22,6 +22,8 @@ from tests.core.examples import NOW, SUCCESS_DOCUMENT, document
 
 ERROR = b'{"code": 2, "message": "no"}'
 RETRY = {"retry-after": "7"}
+BEYOND_NUMBERS = ("Sun, 01 Mar 2026 12:00:30 +99999999999999999999", "Sun, 01 Mar 99999999999999999999 12:00:30 GMT")
+"""Dates whose year or zone is too large for a date's, as an `OverflowError` says."""
 
 
 def answer(
@@ -193,7 +195,7 @@ def test_retry_after_is_read_as_seconds_or_date_up_to_an_hour(value: str, second
     assert found.retry_after == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("value", ["", " ", "soon", "1 1 1", "Sun, 99 Mar 2026 12:00:30 GMT", "\x00"])
+@pytest.mark.parametrize("value", ["", " ", "soon", "1 1 1", "Sun, 99 Mar 2026 12:00:30 GMT", "\x00", *BEYOND_NUMBERS])
 def test_retry_after_that_makes_no_sense_counts_as_none(value: str) -> None:
     """The pause is ours to choose then."""
     found = answer(429, headers={"retry-after": value})
@@ -249,3 +251,13 @@ def test_any_retry_after_is_a_wait_or_nothing(value: str) -> None:
 
     assert isinstance(found, TryLater)
     assert found.retry_after is None or timedelta(0) <= found.retry_after <= timedelta(hours=1)
+
+
+@pytest.mark.parametrize("levels", [150, 850, 100_000])
+def test_details_are_passed_on_only_if_everybody_can_read_them(levels: int) -> None:
+    """What is nested so deeply that it is only just read here could not be read from the ledger again."""
+    details = b"[" * levels + b"]" * levels
+
+    told = failure(400, b'{"code": 3, "message": "no", "details": ' + details + b"}")
+
+    assert bytes(told.details) == (details if levels == 150 else b"")

@@ -167,6 +167,8 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
 @example("1 1 1")
 @example("\x00")
 @example("Sun, 99 Mar 2026 12:00:30 GMT")
+@example("Sun, 01 Mar 2026 12:00:30 +99999999999999999999")
+@example("Sun, 01 Mar 99999999999999999999 12:00:30 GMT")
 def test_any_retry_after_is_a_pause_or_nothing(value: str) -> None:
     """Whatever a receiver says, nothing is raised."""
     found = read_retry_after(value, NOW)

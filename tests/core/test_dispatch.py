@@ -190,7 +190,18 @@ def test_topic_that_was_made_anew_is_read_from_where_it_begins() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, b"", b"no JSON", b"{}", b'{"kind": "dance"}', b'{"kind": "deliver", "endpoint_id": "\xff"}', b"[" * 50_000],
+    [
+        None,
+        b"",
+        b"no JSON",
+        b"{}",
+        b'{"kind": "dance"}',
+        b'{"kind": "deliver", "endpoint_id": "\xff"}',
+        b"[" * 50_000,
+        msgspec.json.encode(order()).replace(b'"a.1"', b'"a\\u001f.1"'),  # parts keys of the ledger
+        msgspec.json.encode(order()).replace(b"2026-", b"9999-"),  # nothing can be added to it
+        msgspec.json.encode(order()).replace(b"Z", b""),  # of no zone
+    ],
 )
 def test_record_that_makes_no_sense_is_parked_and_the_rest_goes_on(value: bytes | None) -> None:
     """As received, with the reason."""
@@ -410,6 +421,22 @@ def test_status_of_a_former_owner_that_comes_late_is_heeded() -> None:
     desk.put(disabled(IS_GONE))
 
     assert desk.partition.next_send_at() == NEVER
+
+
+def test_late_word_of_a_former_owner_that_an_endpoint_is_gone_has_the_last_word_in_the_registry() -> None:
+    """A record of ours that lies behind it would tell the user of an endpoint that works, and that gets nothing."""
+    desk = Desk(endpoint(retry_schedule_s=[1.0] * 9))
+    desk.place(*orders(1))
+    for _ in range(3):
+        desk.answer(desk.next_send(), FAILED)
+    desk.commit()
+
+    desk.put(disabled(IS_GONE), *desk.ledger.statuses)
+    desk.commit()
+
+    assert [status.disabled_reason for status in desk.ledger.statuses] == ["", IS_GONE]
+    desk.put(desk.ledger.statuses[-1])
+    assert not desk.commit().statuses
 
 
 # ---------------------------------------------------------------------------------------------------------- the breaker

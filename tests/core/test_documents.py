@@ -241,3 +241,29 @@ def test_a_job_of_json_alone_keeps_every_byte(job: dict[str, object]) -> None:
     written = msgspec.json.encode(job)
 
     assert bytes(read_job(b'{"job": %s, "more": 1}' % written).document) == written
+
+
+@pytest.mark.parametrize("job_id", ["..", ".", "a\nb", "a\x00", "7" * 256, 10**300])
+def test_id_that_a_url_cannot_hold_is_none(job_id: object) -> None:
+    """It would lead looks and cancels to another place, or nowhere."""
+    with pytest.raises(UnreadableDocument, match="printable"):
+        read_job(json.dumps({"job": {"id": job_id}}).encode())
+
+
+def test_longest_id_is_one() -> None:
+    assert read_job(json.dumps({"job": {"id": "7" * 255}}).encode()).job_id == "7" * 255
+
+
+@pytest.mark.parametrize("field", [b"extra", b"id"])
+def test_document_that_is_only_just_read_here_is_none(field: bytes) -> None:
+    """Parsers read as deep as the calls around them leave room: a ledger that held it could not be read again."""
+    deep = b'{"job": {"%s": %s, "id": "7"}}' % (field, b"[" * 850 + b"]" * 850)
+    fair = b'{"job": {"%s": %s, "id": "7"}}' % (field, b"[" * 150 + b"]" * 150)
+
+    with pytest.raises(UnreadableDocument, match="recursion"):
+        read_job(deep)
+    assert read_job(fair).job_id == "7"
+
+
+def test_failure_with_an_empty_code_has_the_default_one() -> None:
+    assert view("FAILED", failedInfo={"code": ""}).failure == Failure(code="DEFAULT", message="TAMS gave no reason")

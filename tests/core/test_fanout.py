@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.fanout import fan_out, inline_id, is_inline, partition_of
+from bridge.core.fanout import fan_out, inline_id, is_inline, is_webhook, partition_of
 from bridge.core.registry import Registry
 from bridge.messages import NOTHING, EventType, JobEvent, JobRecord, Phase
 from bridge.webhook_messages import InlineWebhook, Order
@@ -157,3 +157,9 @@ def test_endpoints_are_spread_over_the_partitions() -> None:
 
     assert len(shares) == 6
     assert max(shares.values()) < 1_200
+
+
+def test_only_what_names_a_url_and_patterns_is_the_webhook_of_a_request() -> None:
+    """A ledger that holds anything else in its place is not worked on."""
+    assert is_webhook(accepted(webhook={"url": HOOK}).webhook)
+    assert not any(map(is_webhook, (b"{}", b'{"url": 7}', b'{"url": "\xff"}', b'{"x": ' + b"[" * 100_000)))

@@ -266,6 +266,20 @@ def test_late_word_that_an_endpoint_is_gone_outweighs_what_was_seen_since() -> N
     assert not health.adopt(former)
 
 
+def test_that_an_endpoint_is_gone_is_written_once_more_if_other_word_of_it_lies_behind_that() -> None:
+    """Else the registry would go on to say that a receiver fails which gets nothing, as it is gone."""
+    former, health = known(gone()), failing()
+    ours = known(health)
+
+    assert health.adopt(former)
+    assert health.take_status() is None
+
+    assert not health.adopt(ours)
+    assert health.take_status() == former
+    assert not health.adopt(former)
+    assert health.take_status() is None
+
+
 def test_what_we_wrote_ourselves_is_no_news() -> None:
     """The registry brings every status back, the older ones while there is a newer one."""
     health = failing()

@@ -104,6 +104,17 @@ def test_a_record_that_cannot_be_read_lets_nobody_in_and_is_remembered() -> None
     assert ring.unreadable == set()
 
 
+def test_a_record_of_a_later_release_lets_nobody_in() -> None:
+    """What it allows is not known; a revoked key may look so."""
+    text, key = record()
+    ring = keyring(key)
+
+    ring.apply(key.id.encode(), msgspec.json.encode(msgspec.structs.replace(key, version=2)))
+
+    assert ring.find(text) is None
+    assert ring.unreadable == {key.id}
+
+
 @pytest.mark.parametrize("scope", Scope)
 def test_admin_may_do_everything_and_others_what_they_are_for(scope: Scope) -> None:
     _, key = record(CHANCE, scope)

@@ -114,6 +114,70 @@ def test_readable_record_makes_good_for_an_unreadable_one(value: bytes | None) -
     assert registry.unreadable == set()
 
 
+def test_record_of_a_later_release_is_told_from_a_damaged_one() -> None:
+    """Whoever follows the registry must not go on with less than all of it."""
+    registry = registry_of(endpoint())
+
+    registry.apply(endpoint_key("ep_a"), msgspec.json.encode(msgspec.structs.replace(endpoint(), version=2)))
+    registry.apply(tenant_key("acme"), b'{"version": 2}')
+    registry.apply(status_key("ep_b"), b"{}")
+
+    assert registry.newer.keys() == {"ep_a", "\x1ftenant\x1facme"}
+    assert registry.newer.keys() < registry.unreadable
+    assert all("layout 2" in words for words in registry.newer.values())
+    assert registry.endpoints == {"ep_a": endpoint()}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (endpoint_key("ep_a"), msgspec.json.encode(endpoint("ep_b"))),
+        (status_key("ep_b"), msgspec.json.encode(status())),
+        (tenant_key("acme"), msgspec.json.encode(secrets("other"))),
+    ],
+)
+def test_record_about_another_than_its_key_says_counts_as_damaged(key: bytes, value: bytes) -> None:
+    """Deliveries are found by one of the two names, and their endpoint's queue by the other."""
+    registry = Registry()
+
+    registry.apply(key, value)
+
+    assert registry.unreadable == {key.decode()}
+    assert (registry.endpoints, registry.statuses, registry.tenants) == ({}, {}, {})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rate": 0},
+        {"max_in_flight": 0},
+        {"timeout_s": 1e300},
+        {"timeout_s": 0},
+        {"retry_schedule_s": [1e300]},
+        {"retry_schedule_s": [-1]},
+        {"epoch": -1},
+        {"changed": "2026-03-01T12:00:00"},
+        {"created": "9999-12-31T23:59:59Z"},
+    ],
+)
+def test_endpoint_that_nothing_could_be_sent_to_counts_as_damaged(fields: dict[str, object]) -> None:
+    registry = Registry()
+
+    registry.apply(endpoint_key("ep_a"), msgspec.json.encode(msgspec.to_builtins(endpoint()) | fields))
+
+    assert registry.unreadable == {"ep_a"}
+
+
+@pytest.mark.parametrize("value", [None, b"{}", msgspec.json.encode(endpoint())])
+def test_later_record_that_was_taken_back_is_none_any_more(value: bytes | None) -> None:
+    registry = Registry()
+    registry.apply(endpoint_key("ep_a"), b'{"version": 2}')
+
+    registry.apply(endpoint_key("ep_a"), value)
+
+    assert registry.newer == {}
+
+
 def test_key_that_is_no_text_harms_nobody() -> None:
     """Whoever wrote it was not the bridge."""
     registry = registry_of(endpoint())
@@ -300,3 +364,24 @@ def test_time_of_a_status_survives_the_topic() -> None:
     registry = registry_of(endpoint(), EndpointStatus(endpoint_id="ep_a", epoch=1, changed=exact))
 
     assert registry.statuses["ep_a"].changed == exact
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covers"),
+    [
+        ("*", True),
+        ("**", True),
+        ("tams*success", True),
+        ("*job*", True),
+        ("tams.job.success*", True),
+        ("*s*s*s*s*s", False),
+        ("tams.job.suc*ccess", False),
+        ("tams*jobs*success", False),
+        ("", False),
+        ("*a" * 200_000, False),
+        ("*" * 200_000 + "!", False),
+    ],
+)
+def test_star_stands_for_anything_and_no_pattern_takes_long(pattern: str, covers: bool) -> None:  # noqa: FBT001
+    """Requests and queries bring patterns; as regular expressions, long ones held everything up for half a minute."""
+    assert matches_type([pattern], SUCCESS) is covers

@@ -346,3 +346,14 @@ def test_graphs_of_the_same_node_classes_are_of_one_kind_whatever_their_inputs()
     assert first.kind == second.kind
     assert first.kind != other.kind
     assert first.kind.partition("/")[0] == other.kind.partition("/")[0]
+
+
+@pytest.mark.parametrize("events", [["x"] * 51, ["x" * 101]])
+def test_webhook_that_names_endless_events_is_refused(events: list[str]) -> None:
+    """All of its patterns are gone through at every event of the job."""
+    webhook = {"url": "https://acme.example/hook", "events": events}
+
+    error = refusal(msgspec.json.encode({"params": {}, "webhook": webhook}))
+
+    assert error.reason == DeadLetterReason.INVALID_REQUEST
+    assert error.detail.startswith("webhook.events")

@@ -30,3 +30,10 @@ def test_no_failure_counts_as_the_first(failures: int) -> None:
 def test_pause_stays_between_half_the_first_pause_and_the_limit(failures: int, chance: float) -> None:
     """Neither a hot loop nor a job that is forgotten."""
     assert timedelta(seconds=0.5) <= BACK_OFF.pause(failures, chance) <= timedelta(seconds=60)
+
+
+def test_long_pauses_double_without_end_too() -> None:
+    """Whatever the settings say, many failures in a row are no error."""
+    day = timedelta(days=1)
+
+    assert BackOff(initial=day, limit=3 * day).pause(40, 1.0) == 3 * day

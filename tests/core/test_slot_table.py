@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.slot_table import Expire, Leave, Report, SlotRecord, SlotTable, read_record
+from bridge.core.slot_table import Expire, Leave, Report, SlotRecord, SlotTable, is_of_later_rules, read_record
 
 
 class Log:
@@ -343,10 +343,33 @@ def test_slots_may_be_used_at_once_only_if_they_were_given_up_free() -> None:
         b'{"type": "gossip", "worker": "a", "version": 1}',
         b'{"type": "leave", "worker": "a", "version": 2}',
         b'{"type": "expire", "worker": "a", "last": -1, "version": 1}',
+        (
+            b'{"type":"report","worker":"a","number":1,"slots":100001,"load":0,"wanted":0,"released":0,"uptime_ms":0,'
+            b'"position":0}'
+        ),
+        b'{"type": "leave", "worker": "a", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
 def test_what_is_no_record_of_these_rules_is_not_read(value: bytes | None) -> None:
     assert read_record(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "is_later"),
+    [
+        (b'{"type": "gossip", "version": 2}', True),
+        (b'{"version": 99}', True),
+        (b'{"type": "leave", "worker": "a", "version": 1}', False),
+        (b'{"type": "leave", "worker": "a", "version": 0}', False),
+        (b'{"version": "two"}', False),
+        (b"{}", False),
+        (b"\xff", False),
+        (b"[" * 100_000, False),
+        (None, False),
+    ],
+)
+def test_record_of_later_rules_is_told_from_what_is_no_record(value: bytes | None, is_later: bool) -> None:  # noqa: FBT001
+    assert is_of_later_rules(value) is is_later
 
 
 def test_record_says_which_rules_it_was_written_by() -> None:

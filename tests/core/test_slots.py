@@ -562,6 +562,54 @@ def test_records_that_are_none_are_passed_over() -> None:
     assert desk.holder.position == 3
 
 
+LATER = b'{"type": "report", "worker": "new", "version": 2}'
+
+
+def test_who_reads_a_record_of_later_rules_makes_no_call_from_then_on() -> None:
+    """Those who know them share the rate among themselves; two tables of the same slots would be twice the rate."""
+    desk = Desk(load=1)
+    desk.join()
+    desk.wait(3.0)
+    assert desk.usable == 5
+    assert not desk.holder.gives_way(now=desk.now)
+
+    desk.log.append(LATER)
+    desk.read()
+
+    assert desk.usable == 0
+    assert desk.budget.available_at(now=desk.now) == NEVER
+    assert desk.holder.gives_way(now=desk.now)
+
+
+def test_it_gives_way_for_as_long_as_records_of_later_rules_come() -> None:
+    """And for as long as a newcomer searches, it writes nothing itself: that it lives is of no interest to them."""
+    desk = Desk(load=1)
+    desk.join()
+    for _ in range(10):
+        desk.log.append(LATER)
+        written = len(desk.log)
+        desk.wait(5.0)
+        assert (desk.usable, len(desk.log)) == (0, written)
+
+    desk.wait(SlotTimes().search + 3.0)
+
+    assert desk.usable == 5
+    assert not desk.holder.gives_way(now=desk.now)
+
+
+def test_no_table_from_before_is_believed_after_giving_way() -> None:
+    """It may have been written by somebody who had not read yet that there are others."""
+    desk = Desk(load=1)
+    desk.join()
+    desk.log.append(LATER)
+    desk.append(report("slow", position=0, table=SlotTable(slots=5, members={"slow": member(1)})))
+
+    desk.read()
+
+    assert desk.holder.table is None
+    assert desk.usable == 0
+
+
 def test_every_few_records_carry_a_table_though_some_are_lost() -> None:
     desk = Desk(load=1)
     desk.join()

@@ -68,6 +68,22 @@ async def test_a_worker_serves_health_and_metrics_until_sigterm(broker: RunningB
         assert f"\ntams_bridge_{name} " in metrics.text
 
 
+async def test_a_role_starts_from_any_of_several_brokers(broker: RunningBroker, topic_prefix: str) -> None:
+    """`host:port, host:port`, as the setting says, with or without blanks, and though the first one is gone."""
+    [port, dead] = free_ports(2)
+    servers = f"127.0.0.1:{dead}, {broker.bootstrap_servers},{broker.bootstrap_servers}"
+    stop = asyncio.Event()
+    async with serving() as tams_url, httpx.AsyncClient(trust_env=False) as http:
+        settings = quick_settings(servers, topic_prefix, tams_url, http={"port": port})
+        worker = asyncio.create_task(run_roles(settings, {"worker"}, stop=stop))
+        told = await ready(http, f"http://127.0.0.1:{port}", settings)
+        stop.set()
+        async with asyncio.timeout(10):
+            await worker
+
+    assert (told.status_code, told.json()["problems"]) == (200, [])
+
+
 async def test_a_port_that_is_taken_is_named(broker: RunningBroker, topic_prefix: str) -> None:
     """A second worker on one machine meets this first."""
     taken = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)

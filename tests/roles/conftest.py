@@ -17,7 +17,7 @@ from bridge.core.registry import Registry
 from bridge.core.run_times import RunTimes
 from bridge.core.schedule import BackOff
 from bridge.ownership import OwnershipPlan
-from bridge.ports import Surroundings, WholeRate
+from bridge.ports import Ledgers, Surroundings, Tams, WholeRate
 from bridge.submitter import Submitter
 from bridge.tracker import Tracker
 from bridge.upstream import Upstream
@@ -69,6 +69,7 @@ class Options:
     interval: float = 1.0
     max_waiting: int = 1000
     max_in_flight: int = 1000
+    max_request_bytes: int = 2 * 1024 * 1024
     policy: JobPolicy = field(default_factory=JobPolicy)
     ledgers: FakeLedgers = field(default_factory=FakeLedgers)
     feed: FakeFeed = field(default_factory=FakeFeed)
@@ -89,12 +90,18 @@ async def make_world() -> AsyncIterator[MakeWorld]:
         yield start
 
 
-@asynccontextmanager
-async def _world(options: Options) -> AsyncIterator[World]:
-    clock = HandClock()
-    told = Listened()
-    surroundings = Surroundings(clock, FixedChance(), told)
-    tams = FakeTams(clock)
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of."""
+
+    upstream: Upstream
+    submitter: Submitter
+    tracker: Tracker
+    worker: Worker
+
+
+def assembled(options: Options, *, ledgers: Ledgers, tams: Tams, surroundings: Surroundings) -> Parts:
+    """A worker, as the runtime would join it, that reads the feed of the options."""
     upstream = Upstream(
         tams,
         budget=RateBudget(options.rate, burst=options.burst),
@@ -104,10 +111,10 @@ async def _world(options: Options) -> AsyncIterator[World]:
         surroundings=surroundings,
     )
     policy = LeastDelay(RunTimes(), RunTimes(), interval=options.interval, max_silence=60.0)
-    tracker = Tracker(upstream, policy=policy, clock=clock)
-    submitter = Submitter(upstream, clock=clock)
+    tracker = Tracker(upstream, policy=policy, clock=surroundings.clock)
+    submitter = Submitter(upstream, clock=surroundings.clock)
     worker = Worker(
-        ledgers=options.ledgers,
+        ledgers=ledgers,
         feed=options.feed,
         upstream=upstream,
         submitter=submitter,
@@ -117,12 +124,24 @@ async def _world(options: Options) -> AsyncIterator[World]:
             topic="t.requests",
             policy=options.policy,
             max_waiting=options.max_waiting,
+            max_request_bytes=options.max_request_bytes,
             ownership=OwnershipPlan(closing_time=timedelta(seconds=6), fenced_pause=timedelta(seconds=15)),
         ),
         registry=options.registry,
         surroundings=surroundings,
     )
     options.feed.reader = worker.ownership
+    return Parts(upstream, submitter, tracker, worker)
+
+
+@asynccontextmanager
+async def _world(options: Options) -> AsyncIterator[World]:
+    clock = HandClock()
+    told = Listened()
+    tams = FakeTams(clock)
+    surroundings = Surroundings(clock, FixedChance(), told)
+    parts = assembled(options, ledgers=options.ledgers, tams=tams, surroundings=surroundings)
+    worker = parts.worker
     working = asyncio.create_task(worker.run())
     await settle()
     worker.ownership.assigned(range(options.partitions))
@@ -133,9 +152,9 @@ async def _world(options: Options) -> AsyncIterator[World]:
         feed=options.feed,
         tams=tams,
         told=told,
-        upstream=upstream,
-        submitter=submitter,
-        tracker=tracker,
+        upstream=parts.upstream,
+        submitter=parts.submitter,
+        tracker=parts.tracker,
         registry=options.registry,
         worker=worker,
         working=working,

@@ -165,6 +165,30 @@ async def test_partitions_taken_back_are_closed_and_given_again_are_opened_again
         assert held.told[-1] == (0, "opened")
 
 
+async def test_why_a_partition_is_not_open_is_known_until_it_is_open() -> None:
+    """For health: in the words of what went wrong."""
+    held = Held(errors=deque([GONE, FENCED]))
+    async with held.holding(0, 1):
+        assert held.ownership.reasons == {0: str(GONE), 1: str(FENCED)}
+
+        await held.clock.advance(1.0)
+        assert held.ownership.reasons == {1: str(FENCED)}
+
+        await held.clock.advance(15.0)
+        assert held.ownership.reasons == {}
+
+
+async def test_why_a_partition_was_lost_is_known_until_the_group_takes_it_back() -> None:
+    held = Held()
+    async with held.holding(0):
+        held.owners[0].end(FENCED)
+        await settle()
+        assert held.ownership.reasons == {0: str(FENCED)}
+
+        await held.ownership.revoked()
+        assert held.ownership.reasons == {}
+
+
 async def test_taking_nothing_back_takes_no_time() -> None:
     """The group does so when it is joined."""
     held = Held()

@@ -318,3 +318,10 @@ async def test_a_secret_that_is_none_is_told_and_not_shown(desk: Desk) -> None:
     assert why.startswith("the endpoint's secret cannot be used: ")
     assert why.endswith(": rotate it")
     assert "c2hvcnQ" not in why
+
+
+@pytest.mark.parametrize("headers", ["no JSON", "[]", '{"x-token": 7}'])
+async def test_headers_that_are_none_are_told_and_not_shown(desk: Desk, headers: str) -> None:
+    why = await unsendable(desk, desk.endpoint(sealed_headers=desk.box.seal(headers, owner="ep_a")))
+
+    assert why == "the endpoint's headers cannot be used: set them anew"

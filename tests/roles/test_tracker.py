@@ -83,6 +83,23 @@ async def test_a_job_dropped_while_tams_is_asked_to_cancel_it_is_told_nothing(ma
     world.upstream.release()
 
 
+async def test_a_job_that_ends_right_before_its_cancel_is_sent_ends_nothing_else(make_world: MakeWorld) -> None:
+    """The cancel was due and its task made, but it had not begun to run."""
+    world = await make_world(Options())
+    owner, tracker = Owner(), world.tracker
+    await world.tams.create("r", b"{}")
+    tracker.track(owner, "job-1", job("a"))
+    tracker.cancel(owner, "a")
+    world.upstream.reserve()
+    cancel = tracker.cancel_next()
+
+    tracker.drop(owner, "a")
+    await cancel
+
+    assert owner.told == []
+    assert not tracker.has_cancel()
+
+
 class Introduced(LeastDelay):
     """Writes down what it is told of the jobs it is given."""
 
@@ -138,3 +155,42 @@ async def test_a_job_under_another_id_at_tams_is_another_job(make_world: MakeWor
         tracker.track(Owner(), job_id, job("a"))
 
     assert (len(policy.histories), len(tracker)) == (2, 1)
+
+
+async def test_jobs_of_a_partition_that_comes_back_are_as_silent_as_they_were(make_world: MakeWorld) -> None:
+    """When a worker dies, the others close and open all of theirs; then the jobs of the dead one come first."""
+    world, policy = await make_world(Options()), Introduced()
+    owner, tracker = Owner(), Tracker(world.upstream, policy=policy, clock=world.clock)
+    await world.tams.create("r", b"{}")
+    for number in (1, 2):
+        tracker.track(owner, f"job-{number}", job(f"a{number}"))
+    await world.clock.advance(10.0)
+    for _ in range(2):
+        world.upstream.reserve()
+        await tracker.look_next()  # TAMS knows one of the two
+    await world.clock.advance(5.0)
+
+    tracker.drop_all(owner)
+    for number in (1, 2, 3):
+        tracker.track(owner, f"job-{number}", job(f"a{number}"))
+
+    assert [history.seen_at - MONOTONIC_START for history in policy.histories[2:]] == [10.0, 0.0, 0.0]
+
+
+async def test_what_was_seen_of_another_job_is_not_taken_for_it(make_world: MakeWorld) -> None:
+    """A further attempt of the request meanwhile, or a request of another partition."""
+    world, policy = await make_world(Options()), Introduced()
+    owner, other = Owner(), Owner()
+    other.number = 8
+    tracker = Tracker(world.upstream, policy=policy, clock=world.clock)
+    await world.tams.create("r", b"{}")
+    tracker.track(owner, "job-1", job("a"))
+    await world.clock.advance(10.0)
+    world.upstream.reserve()
+    await tracker.look_next()
+
+    tracker.drop_all(owner)
+    tracker.track(owner, "job-2", job("a"))
+    tracker.track(other, "job-1", job("a"))
+
+    assert [history.seen_at - MONOTONIC_START for history in policy.histories[1:]] == [0.0, 0.0]

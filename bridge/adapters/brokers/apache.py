@@ -33,7 +33,8 @@ INSTALL = (
     "Without it: use the embedded broker, or give the address of a broker of yours"
 )
 # Small and quick to start; a broker on one's own machine serves one application.
-JVM = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+HEAP_MIB = 512
 
 
 async def apache_obstacle() -> str | None:
@@ -53,6 +54,7 @@ async def apache_broker(
     port: int = 0,
     *,
     controller_port: int = 0,
+    heap_mib: int = HEAP_MIB,
     properties: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[BrokerProcess]:
     """A running Apache Kafka, stopped at the end.
@@ -61,6 +63,7 @@ async def apache_broker(
         data_dir: where its data, its settings and its log go; None is a temporary directory, removed at the end.
         port: the port of the loopback address that clients use; 0 is a free one.
         controller_port: the port the nodes of a cluster use among themselves; 0 is a free one.
+        heap_mib: most memory of the Java heap.
         properties: settings of the server that differ from the single quick node this starts. For a cluster, give each
             node its `node.id` and all the same `controller.quorum.voters`, and start them together.
 
@@ -78,7 +81,7 @@ async def apache_broker(
             name="apache",
             port=port,
             data_dir=directory,
-            command=_command(java, jars, "kafka.Kafka", str(_written(settings, directory))),
+            command=_command(java, jars, heap_mib, "kafka.Kafka", str(_written(settings, directory))),
             ready_timeout_s=READY_TIMEOUT_S,
             log_file=directory / "broker.log",
         )
@@ -161,9 +164,10 @@ async def _java() -> str:
     return java
 
 
-def _command(java: str, jars: Path, main_class: str, *arguments: str) -> tuple[str, ...]:
+def _command(java: str, jars: Path, heap_mib: int, main_class: str, *arguments: str) -> tuple[str, ...]:
     logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
-    return (java, *JVM, logging, "-cp", f"{jars}/*", main_class, *arguments)
+    heap = (f"-Xms{heap_mib // 4}m", f"-Xmx{heap_mib}m")
+    return (java, *heap, *JVM, logging, "-cp", f"{jars}/*", main_class, *arguments)
 
 
 async def _format(java: str, jars: Path, directory: Path) -> None:
@@ -172,7 +176,7 @@ async def _format(java: str, jars: Path, directory: Path) -> None:
         return
     log = directory / "format.log"
     arguments = ("format", "-t", CLUSTER_ID, "-c", str(directory / "server.properties"))
-    if await run_leashed(_command(java, jars, "kafka.tools.StorageTool", *arguments), log_file=log) != 0:
+    if await run_leashed(_command(java, jars, HEAP_MIB, "kafka.tools.StorageTool", *arguments), log_file=log) != 0:
         raise BrokerUnavailable(f"Apache Kafka could not prepare {directory} for its data. It says:\n{last_lines(log)}")
 
 

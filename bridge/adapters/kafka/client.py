@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,14 +10,13 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from bridge.adapters.kafka.connection import connection_options
+from bridge.adapters.kafka.connection import connection_options, stop_client
 from bridge.adapters.kafka.topics import TopicNames, Topics
 from bridge.errors import CannotStart
 from bridge.messages import JobEvent
 from bridge.settings import Settings
 
 _POLL_MS = 200
-_STOP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class BridgeClient:
             async with asyncio.timeout(self._settings.kafka.connect_timeout_s):
                 await producer.start()
         except (KafkaError, TimeoutError) as error:
-            await producer.stop()
+            await stop_client(producer)
             message = (
                 f"kafka: no broker answers at {self._settings.kafka.bootstrap_servers}: "
                 "check --kafka or BRIDGE_KAFKA__BOOTSTRAP_SERVERS, and that the broker runs"
@@ -70,8 +69,7 @@ class BridgeClient:
 
     async def __aexit__(self, *_: object) -> None:
         if self._producer is not None:
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(self._producer.stop(), _STOP_S)
+            await stop_client(self._producer)
 
     async def publish(self, request_id: str, value: bytes) -> None:
         """Publish a record on the requests topic; returns once the brokers have it.
@@ -114,8 +112,7 @@ class BridgeClient:
             await self._assign(consumer, from_start=from_start)
             yield self._stream(consumer)
         finally:
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
+            await stop_client(consumer)
 
     async def _assign(self, consumer: AIOKafkaConsumer, *, from_start: bool) -> None:
         counts = await Topics(self._settings.kafka, self._settings.topics).partition_counts()

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from bridge.adapters.kafka.ledger import dead_letter_headers
+from bridge.adapters.kafka.ledger import dead_letter_headers, read_kept, read_position, refuse_unknown_kinds
 from bridge.adapters.kafka.topics import TopicNames
 from bridge.adapters.kafka.transactions import Record, TransactionalWriter, fenced_writer, replayed
+from bridge.core.layouts import KeptReader
 from bridge.core.registry import status_key
-from bridge.errors import LedgerUnavailable
 from bridge.settings import Settings
 from bridge.webhook_messages import Delivery, Replay
 from bridge.webhook_ports import DispatchChanges, OpenDispatch
@@ -26,6 +26,7 @@ from bridge.webhook_ports import DispatchChanges, OpenDispatch
 _EVENT_SUFFIX = b"\x1fevent"
 _REPLAY_MARK = b"\x1freplay\x1f"
 _POSITION_KEY = b"\x1fposition"
+_DELIVERIES, _REPLAYS = KeptReader(Delivery), KeptReader(Replay)
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class DispatchReplay:
     def add(self, key: bytes, value: bytes | None) -> None:
         """Take in one record, in the order of the partition."""
         if key == _POSITION_KEY:
-            self.position = None if value is None else int(value)
+            self.position = read_position(value)
         elif key.endswith(_EVENT_SUFFIX):
             _keep(self.events, key.removesuffix(_EVENT_SUFFIX), value)
         elif _REPLAY_MARK in key:
@@ -52,20 +53,16 @@ class DispatchReplay:
         """The partition as its new owner gets it.
 
         Raises:
-            LedgerUnavailable: a record is not of a layout this version knows.
+            LedgerUnavailable: a record is of a later release, or of no layout at all.
         """
-        delivery, replay = msgspec.json.Decoder(Delivery), msgspec.json.Decoder(Replay)
-        try:
-            return OpenDispatch(
-                ledger=ledger,
-                deliveries=[delivery.decode(value) for value in self.deliveries.values()],
-                events={key.decode(): value for key, value in self.events.items()},
-                replays=[replay.decode(value) for value in self.replays.values()],
-                position=self.position,
-            )
-        except msgspec.DecodeError as error:
-            message = f"the deliveries hold a record that cannot be read: {error}"
-            raise LedgerUnavailable(message) from error
+        refuse_unknown_kinds(self.deliveries)
+        return OpenDispatch(
+            ledger=ledger,
+            deliveries=read_kept(self.deliveries, _DELIVERIES),
+            events={key.decode(errors="replace"): value for key, value in self.events.items()},
+            replays=read_kept(self.replays, _REPLAYS),
+            position=self.position,
+        )
 
 
 def _keep(kept: dict[bytes, bytes], key: bytes, value: bytes | None) -> None:
@@ -98,7 +95,8 @@ class KafkaDispatchLedgers:
         transactional_id = f"{self._settings.forwarder.group}.{self._names.dispatch}.{partition}"
         async with fenced_writer(self._settings, transactional_id) as writer:
             replay = DispatchReplay()
-            async for record in replayed(self._settings, self._names.deliveries, partition):
+            mark = await writer.mark(self._names.deliveries, partition)
+            async for record in replayed(self._settings, self._names.deliveries, partition, mark=mark):
                 replay.add(record.key or b"", record.value)
             yield replay.opened(KafkaDispatchLedger(writer, self._names, self._counts, partition))
 

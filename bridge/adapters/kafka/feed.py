@@ -9,8 +9,8 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 from typing_extensions import override
 
-from bridge.adapters.kafka import tolerant
-from bridge.adapters.kafka.connection import connection_options, milliseconds
+from bridge.adapters.kafka import steady, tolerant
+from bridge.adapters.kafka.connection import connection_options, milliseconds, stop_client
 from bridge.errors import CannotStart
 from bridge.ports import Arrival, Clock, FeedReader
 from bridge.settings import Settings
@@ -23,6 +23,8 @@ _FETCH_PARTITION_BYTES = 1024 * 1024
 _NEVER_MS = 2**31 - 1
 _COMMIT_EVERY_S = 5.0
 _STOP_S = 5.0
+_SHORTER_S = 60.0
+"""Longer than a leader that slept or was cut off tells of an end that is none any more, but for the rarest cases."""
 
 _log = structlog.get_logger("feed")
 
@@ -37,15 +39,20 @@ class KafkaFeed:
         topic: which.
         group: the consumer group.
         clock: for the pace of advisory commits and for health.
+        shorter_s: for how long the topic must have been shorter than was read before it is taken to be another one.
     """
 
-    def __init__(self, settings: Settings, *, topic: str, group: str, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, *, topic: str, group: str, clock: Clock, shorter_s: float = _SHORTER_S
+    ) -> None:
         self._settings = settings
         self._topic = topic
         self._group = group
         self._clock = clock
         self._begin: dict[int, int | None] = {}
         self._begun: set[int] = set()
+        self._shorter_s = shorter_s
+        self._short_since: dict[int, float] = {}
         self._stopping = asyncio.Event()
         self._read: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
@@ -57,6 +64,7 @@ class KafkaFeed:
     def hold(self, partition: int) -> None:
         """See the port."""
         self._begin.pop(partition, None)
+        self._short_since.pop(partition, None)
         if partition in self._begun:
             self._begun.discard(partition)
             if self._consumer is not None:
@@ -82,6 +90,7 @@ class KafkaFeed:
 
         Raises:
             CannotStart: no broker answered.
+            ClientDied: see `steady.check`.
         """
         kafka = self._settings.kafka
         tolerant.install()
@@ -114,11 +123,11 @@ class KafkaFeed:
                 commits.cancel()
         finally:
             self._consumer = None
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
+            await stop_client(consumer, seconds=_STOP_S)
 
     async def _hand_over(self, consumer: AIOKafkaConsumer, reader: FeedReader) -> None:
         while not self._stopping.is_set():
+            steady.check(consumer)
             await self._begin_partitions(consumer, reader)
             if not reader.wants_more():
                 # Without a pause of the consumer: that would throw away what was fetched, to fetch it once more.
@@ -145,6 +154,8 @@ class KafkaFeed:
             except KafkaError as error:
                 _log.warning("cannot begin yet", partition=partition, error=str(error))
                 continue
+            if position is None:
+                continue
             # Meanwhile its owner may have closed, or closed and opened again further on.
             if (partition, wanted) in self._begin.items() and tp in consumer.assignment():
                 del self._begin[partition]
@@ -155,8 +166,12 @@ class KafkaFeed:
                     reader.moved(partition, position)
                 consumer.resume(tp)
 
-    async def _clamped(self, consumer: AIOKafkaConsumer, tp: TopicPartition, position: int | None) -> int:
-        """The position, or the nearest one that exists: requests may have been deleted before they were read."""
+    async def _clamped(self, consumer: AIOKafkaConsumer, tp: TopicPartition, position: int | None) -> int | None:
+        """The position, or the nearest one that exists: requests may have been deleted before they were read.
+
+        None for not yet: a topic that was made anew is read from its start, but one whose leader has not heard yet that
+        another node leads now looks just the same, and to read that again would be to do everything again.
+        """
         first: int = (await consumer.beginning_offsets([tp]))[tp]
         end: int = (await consumer.end_offsets([tp]))[tp]
         if position is None:
@@ -164,15 +179,16 @@ class KafkaFeed:
         if position < first:
             _log.error("input lost: deleted before it was read", partition=tp.partition, first=position, last=first - 1)
             return first
-        if position > end:
-            _log.error(
-                "input shorter than its position: read from its start",
-                partition=tp.partition,
-                position=position,
-                end=end,
-            )
-            return first
-        return position
+        if position <= end:
+            self._short_since.pop(tp.partition, None)
+            return position
+        where, now = {"partition": tp.partition, "position": position, "end": end}, self._clock.monotonic()
+        if tp.partition not in self._short_since:
+            _log.warning("input shorter than its position: waiting whether it stays so", **where)
+        if now - self._short_since.setdefault(tp.partition, now) < self._shorter_s:
+            return None
+        _log.error("input shorter than its position: read from its start", **where)
+        return first
 
     def _pause(self, consumer: AIOKafkaConsumer, partitions: set[int]) -> None:
         assigned = consumer.assignment()
@@ -197,6 +213,7 @@ class KafkaFeed:
     def forget_all(self) -> None:
         """The group has taken every partition back."""
         self._begin.clear()
+        self._short_since.clear()
         self._begun.clear()
         self._read.clear()
 
@@ -212,6 +229,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         """Nothing is fetched before the ledger is restored; no heartbeat is sent in here, so return at once."""
         if assigned:
             self._consumer.pause(*assigned)
+        _log.info("partitions assigned", partitions=sorted(tp.partition for tp in assigned))
         self._reader.assigned({tp.partition for tp in assigned})
 
     @override

@@ -1,14 +1,12 @@
 """Past events, for replays: the result topics, or the dead deliveries of one endpoint's partition."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from contextlib import asynccontextmanager
+from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
-from bridge.adapters.kafka.connection import connection_options
+from bridge.adapters.kafka.connection import connection_options, stop_client
 from bridge.adapters.kafka.topics import TopicNames
 from bridge.adapters.kafka.transactions import kafka_errors
 from bridge.core.fanout import partition_of
@@ -18,8 +16,6 @@ from bridge.webhook_ports import PastEvents
 
 _POLL_MS = 500
 _MAX_RECORDS = 200
-_STOP_S = 3.0
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class KafkaEventHistory:
@@ -51,7 +47,7 @@ class KafkaEventHistory:
                 ends = await consumer.end_offsets(tps)  # with what was committed a moment ago and is not shown yet
                 firsts = await _offsets_at(consumer, tps, order.since, ends)
                 if not order.failed_only:
-                    ends = await _offsets_at(consumer, tps, order.until + 2 * _MILLISECOND, ends)
+                    ends = await _offsets_at(consumer, tps, order.until, ends, later_ms=2)
         found = [tp for tp in tps if firsts[tp] < ends[tp]]
         return {_name(tp): firsts[tp] for tp in found}, {_name(tp): ends[tp] for tp in found}
 
@@ -111,15 +107,22 @@ class KafkaEventHistory:
             consumer.assign(tps)
             yield consumer
         finally:
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
+            await stop_client(consumer)
 
 
 async def _offsets_at(
-    consumer: AIOKafkaConsumer, tps: Collection[TopicPartition], moment: datetime, ends: Mapping[TopicPartition, int]
+    consumer: AIOKafkaConsumer,
+    tps: Collection[TopicPartition],
+    moment: datetime,
+    ends: Mapping[TopicPartition, int],
+    *,
+    later_ms: int = 0,
 ) -> dict[TopicPartition, int]:
-    """The offset of the first record at or after a moment, in each partition; its end if there is none."""
-    since = int(moment.timestamp() * 1000)
+    """The offset of the first record at or after a moment, in each partition; its end if there is none.
+
+    People may ask for any time there is in a calendar; Kafka's begins with 1970.
+    """
+    since = max(0, int(moment.timestamp() * 1000) + later_ms)
     found = await consumer.offsets_for_times(dict.fromkeys(tps, since))
     return {tp: ends[tp] if found[tp] is None else min(found[tp].offset, ends[tp]) for tp in tps}
 

@@ -18,13 +18,17 @@ import msgspec
 from bridge.adapters.kafka.connection import milliseconds
 from bridge.adapters.kafka.topics import TopicNames
 from bridge.adapters.kafka.transactions import Record, TransactionalWriter, fenced_writer, replayed
-from bridge.core.fanout import partition_of
-from bridge.errors import LedgerUnavailable
+from bridge.core.fanout import is_webhook, partition_of
+from bridge.core.layouts import UNREADABLE, KeptReader, KeptT
+from bridge.errors import LedgerUnavailable, NewerLayout
 from bridge.messages import JobEvent, JobRecord
 from bridge.ports import Changes, DeadLetter, OpenLedger
 from bridge.settings import Settings
 from bridge.webhook_messages import Order
 
+_US = b"\x1f"
+_DETAIL_SHOWN = 500
+_JOBS = KeptReader(JobRecord)
 _PARAMS_SUFFIX = b"\x1fparams"
 _POSITION_KEY = b"\x1fposition"
 
@@ -40,7 +44,7 @@ class Replay:
     def add(self, key: bytes, value: bytes | None) -> None:
         """Take in one record, in the order of the partition."""
         if key == _POSITION_KEY:
-            self.position = None if value is None else int(value)
+            self.position = read_position(value)
             return
         is_params = key.endswith(_PARAMS_SUFFIX)
         kept, key = (self.params, key.removesuffix(_PARAMS_SUFFIX)) if is_params else (self.records, key)
@@ -53,15 +57,78 @@ class Replay:
         """The jobs and their graphs.
 
         Raises:
-            LedgerUnavailable: a record is not of a layout this version knows.
+            LedgerUnavailable: a record is of a later release, or of no layout at all, or what belongs to it is missing.
         """
-        decoder = msgspec.json.Decoder(JobRecord)
+        refuse_unknown_kinds(self.records)
+        records = read_kept(self.records, _JOBS)
+        params = {key.decode(errors="replace"): value for key, value in self.params.items()}
+        for key, record in zip(self.records, records, strict=True):
+            lacking = _lacking(key, record, params)
+            if lacking is not None:
+                message = f"the ledger holds, under {key[:200]!r}, a job without {lacking}"
+                raise LedgerUnavailable(message)
+        return records, params
+
+
+def _lacking(key: bytes, record: JobRecord, params: Mapping[str, bytes]) -> str | None:
+    """What is missing of a job that its owner would need sooner or later."""
+    if key != record.request_id.encode():
+        return "the id that it is kept under"
+    if record.request_id not in params and not record.phase.is_terminal:
+        return "its graph"
+    return "a readable webhook" if record.webhook and not is_webhook(record.webhook) else None
+
+
+def read_position(value: bytes | None) -> int | None:
+    """The position in the input topic that a ledger names.
+
+    Raises:
+        LedgerUnavailable: it is none.
+    """
+    try:
+        return None if value is None else int(value)
+    except ValueError as error:
+        message = "the ledger holds a position that cannot be read"
+        raise LedgerUnavailable(message) from error
+
+
+def read_kept(kept: Mapping[bytes, bytes], reader: KeptReader[KeptT]) -> list[KeptT]:
+    """Read all records of one kind, or none: an owner that knew but some of its jobs would begin the rest anew.
+
+    Raises:
+        LedgerUnavailable: one of them cannot be read.
+    """
+    records = []
+    for key, value in kept.items():
         try:
-            records = [decoder.decode(value) for value in self.records.values()]
-        except msgspec.DecodeError as error:
-            message = f"the ledger holds a record that cannot be read: {error}"
+            records.append(reader.read(value))
+        except NewerLayout as error:
+            message = f"the ledger holds {error}"
             raise LedgerUnavailable(message) from error
-        return records, {key.decode(): value for key, value in self.params.items()}
+        except UNREADABLE as error:
+            message = (
+                f"the ledger holds a record that cannot be read, under {key[:200]!r}: {str(error)[:_DETAIL_SHOWN]}"
+            )
+            raise LedgerUnavailable(message) from error
+    return records
+
+
+def refuse_unknown_kinds(keys: Iterable[bytes]) -> None:
+    """Pass over no record whose meaning is not known.
+
+    Args:
+        keys: of records that are of no other known kind.
+
+    Raises:
+        LedgerUnavailable: one of the keys is no mere id.
+    """
+    for key in keys:
+        if _US in key:
+            message = (
+                f"the ledger holds, under {key[:200]!r}, a kind of record that this release does not know: "
+                "run the release again that wrote it"
+            )
+            raise LedgerUnavailable(message)
 
 
 class KafkaLedgers:
@@ -87,7 +154,8 @@ class KafkaLedgers:
         transactional_id = f"{self._settings.worker.group}.{self._names.requests}.{partition}"
         async with fenced_writer(self._settings, transactional_id) as writer:
             replay = Replay()
-            async for record in replayed(self._settings, self._names.jobs, partition):
+            mark = await writer.mark(self._names.jobs, partition)
+            async for record in replayed(self._settings, self._names.jobs, partition, mark=mark):
                 replay.add(record.key or b"", record.value)
             records, params = replay.decoded()
             yield OpenLedger(

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Self
 
 import msgspec
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.structs import RecordMetadata
 
-from bridge.adapters.kafka.connection import connection_options
+from bridge.adapters.kafka import steady
+from bridge.adapters.kafka.connection import connection_options, stop_client
 from bridge.adapters.kafka.tail import Tail
 from bridge.core.fanout import partition_of
 from bridge.errors import CannotStart, NotConfirmed
@@ -19,8 +20,6 @@ from bridge.webhook_messages import DispatchRecord
 
 _CONFIRMED_S = 10.0
 """Longest wait for the brokers; who asked over HTTP is still there then."""
-
-_STOP_S = 3.0
 
 _log = structlog.get_logger("publishing")
 
@@ -40,6 +39,15 @@ class KafkaPublisher:
         self._confirmed_s = confirmed_s
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._unconfirmed: dict[asyncio.Future[RecordMetadata], float] = {}
+
+    @property
+    def unconfirmed_since(self) -> float | None:
+        """When the oldest record was given to the brokers that they have not confirmed, on the event loop's clock.
+
+        It is tried for ever, also when its writer has given up waiting; so it tells when the brokers are back.
+        """
+        return min(self._unconfirmed.values(), default=None)
 
     async def __aenter__(self) -> Self:
         try:
@@ -55,7 +63,7 @@ class KafkaPublisher:
 
     async def __aexit__(self, *_: object) -> None:
         if self._producer is not None:
-            await _stop(self._producer)
+            await stop_client(self._producer)
 
     async def publish(
         self,
@@ -84,16 +92,24 @@ class KafkaPublisher:
         try:
             async with asyncio.timeout(self._confirmed_s):
                 producer = await self._running()
-                written = await producer.send_and_wait(
-                    topic, value, key=key, partition=partition, headers=list(headers) or None
-                )
+                sent = await producer.send(topic, value, key=key, partition=partition, headers=list(headers) or None)
+                self._unconfirmed[sent] = asyncio.get_running_loop().time()
+                sent.add_done_callback(self._answered)
+                written = await asyncio.shield(sent)
         except TimeoutError:
+            if producer is not None and steady.death(producer):
+                await self._discard(producer)
             raise NotConfirmed(f"kafka does not answer ({topic})") from None
         except (KafkaError, IllegalOperation) as error:
             if producer is not None and not getattr(error, "retriable", False):
                 await self._discard(producer)
             raise NotConfirmed(f"kafka does not take it ({topic}): {type(error).__name__}: {error}") from error
         return int(written.offset)
+
+    def _answered(self, sent: "asyncio.Future[RecordMetadata]") -> None:
+        self._unconfirmed.pop(sent, None)
+        if not sent.cancelled():
+            sent.exception()  # it counts as told, also when nobody waits any more
 
     async def _running(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -111,15 +127,16 @@ class KafkaPublisher:
         try:
             await producer.start()
         except BaseException:
-            await _stop(producer)
+            await stop_client(producer)
             raise
         return producer
 
     async def _discard(self, producer: AIOKafkaProducer) -> None:
         if self._producer is producer:
             self._producer = None
+            self._unconfirmed.clear()
             _log.warning("producer replaced after an error")
-            await _stop(producer)
+            await stop_client(producer)
 
 
 class KafkaRegistryLog:
@@ -185,13 +202,9 @@ class KafkaRequests:
         self._publisher = publisher
         self._topic = topic
 
-    async def publish(self, request_id: str, value: bytes, headers: Mapping[str, str]) -> None:
+    async def publish(
+        self, request_id: str, value: bytes, headers: Mapping[str, str], *, partition: int | None = None
+    ) -> None:
         """See the port."""
         encoded = [(name, text.encode()) for name, text in headers.items()]
-        await self._publisher.publish(self._topic, request_id.encode(), value, headers=encoded)
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Close a producer; one that hangs with the brokers gone is left behind."""
-    with suppress(TimeoutError, KafkaError):
-        await asyncio.wait_for(producer.stop(), _STOP_S)
+        await self._publisher.publish(self._topic, request_id.encode(), value, partition=partition, headers=encoded)

@@ -9,6 +9,7 @@ from aiokafka import ConsumerRecord
 
 from bridge.adapters.kafka.publishing import KafkaPublisher
 from bridge.adapters.kafka.tail import Tail
+from bridge.core.layouts import UNREADABLE
 from bridge.core.run_times import KindRecord, RunTimes
 from bridge.errors import NotConfirmed
 from bridge.ports import Clock
@@ -76,5 +77,5 @@ class KafkaRunTimes:
             return
         try:
             run_times.adopt(kind, msgspec.json.decode(record.value, type=KindRecord))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             _log.warning("unreadable record passed over", topic=self._topic, offset=record.offset)

@@ -7,8 +7,8 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from bridge.adapters.kafka import tolerant
-from bridge.adapters.kafka.connection import connection_options
+from bridge.adapters.kafka import steady, tolerant
+from bridge.adapters.kafka.connection import connection_options, stop_client
 from bridge.adapters.kafka.publishing import KafkaPublisher
 from bridge.core.slots import READ_BACK, SlotHolder
 from bridge.errors import CannotStart, NotConfirmed
@@ -18,7 +18,6 @@ from bridge.settings import Settings
 _POLL_MS = 200
 _CONFIRMED_S = 2.0
 _RETRY_S = 0.5
-_STOP_S = 3.0
 _NO_KEY = b""
 
 _log = structlog.get_logger("slots")
@@ -45,12 +44,18 @@ class KafkaSlots:
         self._changed = changed
         self._usable = 0
         self._is_other_log = False
+        self.unconfirmed_since: float | None = None
+        """On the monotonic clock; None while the brokers take what is written."""
         self._woken = asyncio.Event()
         self._stopping = asyncio.Event()
 
     def usable(self) -> int:
         """How many slots calls may be made with now."""
         return self._holder.usable(now=self._clock.monotonic())
+
+    def gives_way(self) -> bool:
+        """See `SlotHolder.gives_way`."""
+        return self._holder.gives_way(now=self._clock.monotonic())
 
     def set_demand(self, load: int, wanted: int) -> None:
         """See `SlotHolder.set_demand`; cheap, to be called whenever it may have changed."""
@@ -69,6 +74,7 @@ class KafkaSlots:
 
         Raises:
             CannotStart: no broker answered.
+            ClientDied: see `steady.check`.
         """
         tolerant.install()
         async with KafkaPublisher(self._settings, confirmed_s=_CONFIRMED_S) as publisher:
@@ -88,7 +94,7 @@ class KafkaSlots:
                     tasks.create_task(self._read(consumer))
                     await self._write(publisher)
             finally:
-                await _stop(consumer)
+                await stop_client(consumer)
 
     # ---- reading
 
@@ -96,6 +102,7 @@ class KafkaSlots:
         consumer.assign([self._tp])
         has_begun = False
         while not self._stopping.is_set():
+            steady.check(consumer)
             try:
                 if not has_begun or self._is_other_log:
                     await self._begin(consumer)
@@ -121,11 +128,14 @@ class KafkaSlots:
         self._woken.set()
 
     def _take_in(self, offset: int, value: bytes | None) -> None:
-        before = self._holder.worker
+        before, gave_way = self._holder.worker, self.gives_way()
         self._tell()  # they may have lapsed since the record before
         self._holder.read(offset, value, now=self._clock.monotonic())
         self._tell()
-        if self._holder.worker != before:
+        if self.gives_way():
+            if not gave_way:
+                _log.error("a later release shares the rate in a way this one does not know: no calls", offset=offset)
+        elif self._holder.worker != before:
             _log.warning("all slots are lost: taken for dead, or the log is not what it was", offset=offset)
         self._woken.set()
 
@@ -148,13 +158,15 @@ class KafkaSlots:
             await self._publish(publisher, last_word)
 
     async def _publish(self, publisher: KafkaPublisher, record: bytes) -> None:
-        read_up_to = self._holder.position
+        read_up_to, began = self._holder.position, self._clock.monotonic()
         try:
             offset = await publisher.publish(self._tp.topic, _NO_KEY, record, partition=0)
         except NotConfirmed as error:
             _log.warning("record not confirmed", error=str(error))
+            self.unconfirmed_since = began if self.unconfirmed_since is None else self.unconfirmed_since
             await self._clock.wait(self._stopping, _RETRY_S)
         else:
+            self.unconfirmed_since = None
             self._is_other_log |= offset < read_up_to  # a record that is written now was read before, in another log
 
     def _tell(self) -> None:
@@ -162,14 +174,3 @@ class KafkaSlots:
         if usable != self._usable:
             self._usable = usable
             self._changed()
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    """Close a consumer; one that hangs with the brokers gone is left behind.
-
-    In a task of its own: while it waits to fetch again, aiokafka's `stop` ends as if it had been cancelled itself.
-    """
-    stopping = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait([stopping], timeout=_STOP_S)
-    if not stopping.cancel() and not stopping.cancelled():
-        stopping.exception()

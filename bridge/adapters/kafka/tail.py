@@ -2,21 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from bridge.adapters.kafka import tolerant
-from bridge.adapters.kafka.connection import connection_options
+from bridge.adapters.kafka import steady, tolerant
+from bridge.adapters.kafka.connection import connection_options, stop_client
 from bridge.errors import CannotStart, NotConfirmed
 from bridge.ports import Clock
 from bridge.settings import Settings
 
 _POLL_MS = 200
 _FETCH_PARTITION_BYTES = 1024 * 1024
-_STOP_S = 3.0
 _RETRY_S = 1.0
 _NOT_FOLLOWED = "kafka: the topic is not followed any more, as the process ends"
 
@@ -32,6 +30,7 @@ class Tail:
         take: is given every committed record, those of a partition in order.
         clock: for pauses after trouble.
         recent: begin so many records before the end of each topic; at its start if None.
+        check: is called before `caught_up` is set, and then after whatever was taken in; what it raises ends `run`.
     """
 
     def __init__(
@@ -42,12 +41,14 @@ class Tail:
         take: "Callable[[ConsumerRecord[bytes | None, bytes | None]], None]",
         clock: Clock,
         recent: int | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._counts = counts
         self._take = take
         self._clock = clock
         self._recent = recent
+        self._check = check
         self._positions: dict[TopicPartition, int] = {}
         self._awaited: list[tuple[TopicPartition, int, asyncio.Future[None]]] = []
         self._stopping = asyncio.Event()
@@ -77,6 +78,7 @@ class Tail:
 
         Raises:
             CannotStart: no broker answered.
+            ClientDied: see `steady.check`.
         """
         tolerant.install()
         consumer = AIOKafkaConsumer(
@@ -99,8 +101,7 @@ class Tail:
             for _, _, waiting in self._awaited:
                 if not waiting.done():
                     waiting.set_exception(NotConfirmed(_NOT_FOLLOWED))
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(consumer.stop(), _STOP_S)
+            await stop_client(consumer)
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> dict[TopicPartition, int]:
         tps = [TopicPartition(topic, number) for topic, count in self._counts.items() for number in range(count)]
@@ -115,7 +116,9 @@ class Tail:
 
     async def _follow(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
         while not self._stopping.is_set():
-            if not self.caught_up.is_set() and await self._is_past(consumer, ends):
+            steady.check(consumer)
+            if self.caught_up.is_set() or await self._is_past(consumer, ends):
+                self._check()
                 self.caught_up.set()
             try:
                 batches = await consumer.getmany(timeout_ms=_POLL_MS)

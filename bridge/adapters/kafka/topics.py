@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -47,6 +47,7 @@ _PROGRESS_TYPES = frozenset(
         EventType.DUPLICATE,
     }
 )
+_T = TypeVar("_T")
 _REPLICAS = 3
 _RECONNECT_S = 0.2
 _EVENT_ROOM = 64 * 1024
@@ -189,7 +190,8 @@ class Topics:
         Raises:
             CannotStart: no broker answers, or it refuses.
         """
-        async with _Admin(self._kafka) as admin:
+
+        async def create(admin: _Admin) -> list[str]:
             present = await admin.partition_counts()
             count = present.get(self.names.requests, self._topics.partitions)
             replicas = self._topics.replication_factor or min(_REPLICAS, await admin.brokers())
@@ -200,16 +202,21 @@ class Topics:
             await admin.await_leaders(self.names.all)
             return created
 
+        return await _answered(self._kafka, create)
+
     async def check(self) -> list[TopicState]:
         """Compare every topic with what the bridge needs.
 
         Raises:
             CannotStart: no broker answers.
         """
-        async with _Admin(self._kafka) as admin:
+
+        async def look(admin: _Admin) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
             everything = await admin.partition_counts()
             present = {name: everything[name] for name in self.names.all if name in everything}
-            configs = await admin.configs(list(present))
+            return present, await admin.configs(list(present))
+
+        present, configs = await _answered(self._kafka, look)
         return [
             TopicState(name, present.get(name, 0), self._problem(name, present, configs)) for name in self.names.all
         ]
@@ -220,8 +227,7 @@ class Topics:
         Raises:
             CannotStart: no broker answers.
         """
-        async with _Admin(self._kafka) as admin:
-            everything = await admin.partition_counts()
+        everything = await _answered(self._kafka, _Admin.partition_counts)
         return {name: everything[name] for name in self.names.all if name in everything}
 
     def _new_topic(self, name: str, partitions: int, replicas: int) -> NewTopic:
@@ -278,6 +284,25 @@ def _unheard(library: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
+async def _answered(kafka: KafkaSettings, ask: "Callable[[_Admin], Awaitable[_T]]") -> _T:
+    """What the brokers say to something that may be asked twice; of several, one may be gone, or go meanwhile.
+
+    Raises:
+        CannotStart: none answers.
+    """
+    clock = SystemClock()
+    until = clock.monotonic() + kafka.connect_timeout_s
+    while True:
+        try:
+            async with _Admin(kafka) as admin:
+                return await ask(admin)
+        except KafkaError as error:
+            if clock.monotonic() >= until:
+                message = f"kafka: the brokers do not answer ({type(error).__name__}: {error}): is the cluster whole?"
+                raise CannotStart(message) from error
+        await clock.wait(asyncio.Event(), _RECONNECT_S)
+
+
 class _Admin:
     """An admin client with errors and answers in our words."""
 
@@ -316,13 +341,13 @@ class _Admin:
             else:
                 return
 
-    async def partition_counts(self) -> dict[str, int]:
-        """How many partitions each topic of the cluster has, of those with a leader everywhere."""
+    async def partition_counts(self, *, led: bool = False) -> dict[str, int]:
+        """How many partitions each topic of the cluster has; if asked so, of those with a leader everywhere."""
         described = await self._client.describe_topics()  # all: naming one that is absent may create it
         return {
             topic["topic"]: len(topic["partitions"])
             for topic in described
-            if not topic["error_code"] and all(part["leader"] >= 0 for part in topic["partitions"])
+            if not topic["error_code"] and not (led and any(part["leader"] < 0 for part in topic["partitions"]))
         }
 
     async def brokers(self) -> int:
@@ -349,7 +374,7 @@ class _Admin:
         """Return once every partition of these topics can be written."""
         try:
             async with asyncio.timeout(self._kafka.connect_timeout_s):
-                while not set(names) <= set(await self.partition_counts()):
+                while not set(names) <= set(await self.partition_counts(led=True)):
                     await SystemClock().wait(asyncio.Event(), _RECONNECT_S)
         except TimeoutError:
             message = (

@@ -1,25 +1,30 @@
-"""What every partition owner does with Kafka: fence the former one, replay, then write in transactions.
+"""What every partition owner does with Kafka: fence the former one, mark the ledger, replay, write in transactions.
 
-Why in this order: stack.md, "transactions and fencing".
+Fencing makes sure that nothing older can become visible any more; the mark, that all that is visible is seen. A broker
+that slept or was cut off goes on telling the end of a partition as it knew it, for as long as it has not heard that
+another one leads it now: an owner that believed it would not know of jobs that are paid. It cannot take a record,
+though, since those in sync no longer follow it. So the end of a replay is where a record of ours has just been put.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from bridge.adapters.kafka.connection import connection_options, milliseconds
+from bridge.adapters.kafka.connection import connection_options, milliseconds, stop_client
 from bridge.errors import LedgerUnavailable, OwnershipLost
 from bridge.settings import Settings
 
 _BATCH_BYTES = 512 * 1024
-_STOP_S = 3.0
 _POLL_MS = 500
 _FETCH_BYTES = 1024 * 1024  # of one answer; a longer record still comes, in an answer of its own
+
+MARK_KEY = b"\x1fopened"
+"""Of the record that ends a replay: a tombstone of nothing, which whoever reads a ledger passes over."""
 
 Header = tuple[str, bytes | None]
 
@@ -72,6 +77,22 @@ class TransactionalWriter:
                 await self._producer.begin_transaction()
                 await self._write(records)
                 await self._producer.commit_transaction()
+
+    async def mark(self, topic: str, partition: int) -> int:
+        """Put a mark at the end of a partition: a replay up to it misses nothing that was committed before.
+
+        Returns:
+            Its offset.
+
+        Raises:
+            OwnershipLost, LedgerUnavailable: see `commit`.
+        """
+        with kafka_errors("open"):
+            async with asyncio.timeout(self._timeout_s):
+                await self._producer.begin_transaction()
+                written = await self._producer.send_and_wait(topic, None, key=MARK_KEY, partition=partition)
+                await self._producer.commit_transaction()
+        return int(written.offset)
 
     async def _write(self, records: Iterable[Record]) -> None:
         """Send everything and wait for every answer: a commit alone does not tell of a failed batch."""
@@ -130,9 +151,14 @@ async def fenced_writer(settings: Settings, transactional_id: str) -> AsyncItera
 
 
 async def replayed(
-    settings: Settings, topic: str, partition: int
+    settings: Settings, topic: str, partition: int, *, mark: int
 ) -> "AsyncIterator[ConsumerRecord[bytes | None, bytes | None]]":
-    """All committed records of a partition up to its end as it is now.
+    """All committed records of a partition up to a mark.
+
+    Args:
+        settings: brokers.
+        topic, partition: which.
+        mark: where `TransactionalWriter.mark` has just put it.
 
     Raises:
         LedgerUnavailable: the broker did not answer in time.
@@ -147,16 +173,26 @@ async def replayed(
     )
     try:
         with kafka_errors("replay"):
-            await consumer.start()
-            consumer.assign([tp])
-            end = (await consumer.end_offsets([tp]))[tp]
-            while await consumer.position(tp) < end:
+            patience_s = settings.kafka.request_timeout_s
+            async with asyncio.timeout(patience_s):
+                await consumer.start()
+                consumer.assign([tp])
+            empty_s = 0.0
+            while await _position(consumer, tp, patience_s) <= mark:
                 batches = await consumer.getmany(tp, timeout_ms=_POLL_MS)
                 for record in batches.get(tp, ()):
                     yield record
+                empty_s = 0.0 if batches else empty_s + _POLL_MS / 1000
+                if empty_s >= patience_s:
+                    raise TimeoutError  # by itself the client would wait for the brokers for ever
     finally:
-        with suppress(TimeoutError, KafkaError):
-            await asyncio.wait_for(consumer.stop(), _STOP_S)
+        await stop_client(consumer)
+
+
+async def _position(consumer: AIOKafkaConsumer, tp: TopicPartition, seconds: float) -> int:
+    async with asyncio.timeout(seconds):
+        position: int = await consumer.position(tp)
+        return position
 
 
 @contextmanager
@@ -182,11 +218,10 @@ def _heard(answer: "asyncio.Future[object]") -> None:
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    """Close a producer; one that hangs with the brokers gone is left behind."""
+    """Close a producer that may have been fenced."""
     for waiter in _holding_errors(producer):
         waiter.add_done_callback(_heard)
-    with suppress(TimeoutError, KafkaError):
-        await asyncio.wait_for(producer.stop(), _STOP_S)
+    await stop_client(producer)
 
 
 def _holding_errors(producer: AIOKafkaProducer) -> Iterator["asyncio.Future[object]"]:
