@@ -37,7 +37,7 @@ def read_drafts(text: str, *, source: str, defaults: Mapping[str, object]) -> li
 
 def _items(text: str, source: str) -> list[object]:
     try:
-        parsed = _parsed(text)
+        parsed: object = json.loads(text)
     except UNREADABLE as whole:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if len(lines) <= 1:
@@ -53,21 +53,11 @@ def _items(text: str, source: str) -> list[object]:
 
 def _line(line: str, number: int, source: str) -> object:
     try:
-        return _parsed(line)
+        parsed: object = json.loads(line)
     except UNREADABLE as error:
         message = f"{source}, line {number}: not JSON: {error}"
         raise CannotStart(message) from None
-
-
-def _parsed(text: str) -> object:
-    """What the text says, if workers read it, too."""
-    parsed: object = json.loads(text, parse_constant=_refused)
     return parsed
-
-
-def _refused(word: str) -> None:
-    message = f"it has no {word}"
-    raise ValueError(message)
 
 
 def _draft(item: object, given: Mapping[str, object], place: str) -> Draft:
@@ -88,7 +78,7 @@ def _draft(item: object, given: Mapping[str, object], place: str) -> Draft:
         problem = error.errors(include_input=False)[0]
         message = f"{place}: {'.'.join(map(str, problem['loc']))}: {problem['msg'].removeprefix('Value error, ')}"
         raise CannotStart(message) from None
-    except UNREADABLE as error:  # a number too large for a float, half of a character
+    except UNREADABLE as error:  # no JSON after all: NaN, numbers too large, half a character
         message = f"{place}: {error}"
         raise CannotStart(message) from None
     return str(checked.request_id), written.encode()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from typing_extensions import override
 
@@ -21,6 +21,19 @@ Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86_400, allow_inf_nan=False
 
 KafkaSeconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 """Up to a day: brokers count milliseconds, in 32 bits."""
+
+
+def _in_utf8(path: Path) -> Path:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        message = "the path is not UTF-8"
+        raise ValueError(message) from None
+    return path
+
+
+ReadablePath = Annotated[Path, AfterValidator(_in_utf8)]
+"""A path in UTF-8, so that it can be shown."""
 
 
 class Section(BaseModel):
@@ -41,9 +54,11 @@ class KafkaSettings(Section):
     )
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
-    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; the system's if empty.")
-    ssl_certfile: Path | None = Field(None, description="PEM file of our certificate, for mutual TLS.")
-    ssl_keyfile: Path | None = Field(None, description="PEM file of its key.")
+    ssl_cafile: ReadablePath | None = Field(
+        None, description="PEM file of the authorities to trust; the system's if empty."
+    )
+    ssl_certfile: ReadablePath | None = Field(None, description="PEM file of our certificate, for mutual TLS.")
+    ssl_keyfile: ReadablePath | None = Field(None, description="PEM file of its key.")
     ssl_key_password: SecretStr | None = Field(None, description="Password of the key.")
     ssl_check_hostname: bool = Field(default=True, description="Whether the broker's certificate must name its host.")
     client_id: str = Field("tams-bridge", description="Name shown in the broker's logs and quotas.")
@@ -81,7 +96,7 @@ class TamsSettings(Section):
     )
     api_key: SecretStr | None = Field(None, description="Key for `Authorization: Bearer`.")
     app_id: str | None = Field(None, description="App id, for signed requests.")
-    private_key_file: Path | None = Field(None, description="PEM file of the RSA key, for signed requests.")
+    private_key_file: ReadablePath | None = Field(None, description="PEM file of the RSA key, for signed requests.")
     rate: float = Field(
         5, ge=0, le=100_000, allow_inf_nan=False, description="Calls a second over all workers; 0 for no limit."
     )
@@ -204,7 +219,7 @@ class WebhookSettings(Section):
     allow_http: bool = Field(
         default=False, description="Whether endpoints outside of the allowed networks may use http."
     )
-    ca_file: Path | None = Field(None, description="PEM file of further authorities to trust.")
+    ca_file: ReadablePath | None = Field(None, description="PEM file of further authorities to trust.")
     user_agent: str = Field("tams-bridge", min_length=1, description="`user-agent` of every POST.")
     breaker_threshold: int = Field(5, ge=1, description="Failures in a row after which only probes are sent.")
     breaker_pause_s: Seconds = Field(5, description="Pause before the first probe; doubles.")

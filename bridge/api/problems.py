@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 
 _RETRY_AFTER_S = 5
 _ERRORS_SHOWN = 20
+_FIELD_SHOWN = 200
 _STOPPING = (
     "this process is being stopped; what was asked may have happened or may yet happen: ask again, "
     "with the same Idempotency-Key or request id"
@@ -234,7 +235,7 @@ def _invalid(errors: Sequence[tuple[str, str]]) -> Problem:
 
 
 def _field(location: Sequence[int | str]) -> str:
-    return ".".join(str(part) for part in location) or "body"
+    return ".".join(str(part) for part in location)[:_FIELD_SHOWN] or "body"
 
 
 def _message(found: Mapping[str, Any]) -> str:

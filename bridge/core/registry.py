@@ -11,7 +11,7 @@ Records by key (US is the control character 0x1f, which no endpoint id can hold)
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from bridge.core.layouts import UNREADABLE, KeptReader
 from bridge.errors import NewerLayout
@@ -161,6 +161,8 @@ def _name_of(record: Endpoint | EndpointStatus | TenantSecrets) -> str:
             return record.endpoint_id
         case TenantSecrets():
             return record.tenant
+        case _:
+            assert_never(record)
 
 
 def wants(endpoint: Endpoint, event_type: str, labels: Mapping[str, str]) -> bool:

@@ -238,6 +238,14 @@ async def test_many_errors_are_told_together(admin: httpx.AsyncClient) -> None:
     assert problem["detail"].endswith("(and 3 more)")
 
 
+async def test_a_field_of_endless_name_is_named_by_its_beginning(admin: httpx.AsyncClient) -> None:
+    response = await admin.post("/v1/api-keys", json={"x" * 1_500: 1})
+
+    assert response.status_code == 422
+    assert "x" * 200 in {each["field"] for each in response.json()["errors"]}
+    assert "x" * 201 not in response.text
+
+
 async def test_the_description_is_openapi_and_names_no_other_host(admin: httpx.AsyncClient) -> None:
     response = await admin.get("/openapi.json")
 

@@ -525,4 +525,4 @@ class DispatchersInTurn(RuleBasedStateMachine):
 
 
 TestDispatchersInTurn = DispatchersInTurn.TestCase
-TestDispatchersInTurn.settings = model_settings(examples=300, steps=40)
+TestDispatchersInTurn.settings = model_settings(examples=250, steps=40)

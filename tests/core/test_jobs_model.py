@@ -460,4 +460,4 @@ class JobsOfAPartition(RuleBasedStateMachine):
 
 
 TestJobsOfAPartition = JobsOfAPartition.TestCase
-TestJobsOfAPartition.settings = model_settings(examples=300, steps=50)
+TestJobsOfAPartition.settings = model_settings(examples=200, steps=50)

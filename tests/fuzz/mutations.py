@@ -4,6 +4,7 @@ A document is spoilt where its structure is (a field of another type, twice, gon
 its bytes may be, which no structure tells. Fragments of JSON that no JSON library would write are `msgspec.Raw`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from random import Random
@@ -19,6 +20,8 @@ Place = tuple[Any, Any]
 
 Log = Sequence[tuple[bytes, bytes | None]]
 """Keys and values of records."""
+
+_A_TIME = re.compile(r"\d{4}-\d\d-\d\dT")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -56,6 +59,7 @@ NUMBERS: Sequence[Any] = (
     _raw("1." + "3" * 500),
 )
 _BROKEN: Sequence[str | bytes] = (
+    *("NaN", "Infinity", "-Infinity", "NaN", "Infinity"),
     "NaN",
     "Infinity",
     "-Infinity",
@@ -268,6 +272,8 @@ def _vary(chance: Random, holder: Any, name: Any, _: Sequence[Document]) -> None
             holder[name] = not item
         case int() | float():
             holder[name] = chance.choice((-item, item + 1, item - 1, item * 1_000_003, str(item), float(item)))
+        case str() if _A_TIME.match(item):
+            holder[name] = chance.choice(TIMES)
         case str():
             holder[name] = chance.choice((item + chance.choice(TEXTS), item[:-1], item.upper(), item * 3, item[::-1]))
         case list():

@@ -46,8 +46,7 @@ API_KEYS: Sequence[Document] = ({"name": "ci", "scopes": ["jobs:read", "admin"],
 NOTHING: Sequence[Document] = ({},)
 
 ROUTES: Sequence[tuple[str, str, Sequence[Document]]] = (
-    ("POST", "/v1/jobs", REQUESTS),
-    ("POST", "/v1/jobs", REQUESTS),
+    *[("POST", "/v1/jobs", REQUESTS)] * 8,
     ("GET", "/v1/jobs", NOTHING),
     ("GET", "/v1/jobs/{}", NOTHING),
     ("POST", "/v1/jobs/{}/cancel", NOTHING),

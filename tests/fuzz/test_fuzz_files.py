@@ -65,13 +65,14 @@ STREAM = (
 
 
 def make_stream(chance: Random) -> Sequence[bytes]:
-    """A stream, cut anywhere."""
-    stream, chunks = spoilt_bytes(chance, STREAM), []
+    """A stream, cut anywhere, and a last byte."""
+    stream = spoilt_bytes(chance, STREAM)
+    chunks: list[bytes] = []
     while stream:
         at = chance.choice((1, 2, 7, 50, 1_000))
         chunks.append(stream[:at])
         stream = stream[at:]
-    return chunks
+    return [*chunks, b"y"]
 
 
 def check_stream(chunks: Sequence[bytes]) -> None:

@@ -62,7 +62,9 @@ def check_jobs(log: Log) -> None:
 
 def _check_sound(records: Sequence[JobRecord]) -> None:
     for record in records:
-        assert record.accepted_at.tzinfo is not None
+        for moment in (record.accepted_at, record.lease_until, record.deadline, record.not_before, record.expires_at):
+            assert moment is None or moment.tzinfo is not None
+            assert moment is None or 1970 <= moment.year < 9990, "hours and days are added to it"
         again = msgspec.json.decode(msgspec.json.encode(record), type=JobRecord)
         assert msgspec.json.encode(again) == msgspec.json.encode(record)
 

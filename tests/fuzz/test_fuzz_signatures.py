@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 
 from bridge.adapters.vault import Vault
@@ -57,6 +58,7 @@ class Received:
     headers: Mapping[str, str]
     body: bytes
     verifier: int
+    late_s: int
 
 
 def make_post(chance: Random) -> Received:
@@ -65,20 +67,22 @@ def make_post(chance: Random) -> Received:
     if chance.random() < 0.2:
         headers[SIGNATURE_HEADER] = " ".join([hostile_text(chance)[:200], GOOD[SIGNATURE_HEADER], "v1,", "v1a,AAAA"])
     body = BODY if chance.random() < 0.8 else spoilt_bytes(chance, BODY)
-    return Received(
-        {chance.choice((str.upper, str.title, str))(name): headers[name] for name in headers}, body, chance.randrange(4)
-    )
+    late_s = chance.choice((0, 0, 0, 299, -299, 301, -301, 86_400))
+    case = chance.choice((str.upper, str.title, str))
+    return Received({case(name): value for name, value in headers.items()}, body, chance.randrange(4), late_s)
 
 
 def check_post(received: Received) -> None:
     try:
-        VERIFIERS[received.verifier].verify(received.headers, received.body, now=NOW)
+        now = NOW + timedelta(seconds=received.late_s)
+        VERIFIERS[received.verifier].verify(received.headers, received.body, now=now)
     except InvalidSignature as error:
         check_words(error, most=400, hidden=[SHARED.removeprefix("whsec_")])
         return
     given = {name.lower(): value for name, value in received.headers.items()}
     assert received.verifier != 3, "nothing is signed with that secret"
     assert received.body == BODY
+    assert abs(received.late_s) <= 300
     assert (given[ID_HEADER], given[TIMESTAMP_HEADER]) == (GOOD[ID_HEADER], GOOD[TIMESTAMP_HEADER])
     assert set(given[SIGNATURE_HEADER].split()) & set(GOOD[SIGNATURE_HEADER].split())
 

@@ -237,6 +237,7 @@ KIND = kind_of(["KSampler", "SaveImage"])
 LEARNED = documents(
     KindRecord(weights={20: 3.0, 21: 1.5, 40: 0.1}, progress={1: (4.0, 0.1, 0.2), 7: (5.0, -0.5, 1.0)}),
     KindRecord(weights={0: 1.0}),
+    KindRecord(weights={20: 9e307, 30: -5.0, 40: 1.0}),  # as damage may leave it
     KindRecord(),
 )
 RUN_TIME_KEYS = (f"runs:{KIND}".encode(), b"runs:", b"waits:", b"runs:a/b/c/d", b"other:x", b"", b"\xff")
@@ -269,6 +270,7 @@ def _check_known(known: RunTimes, kind: str) -> None:
     assert isfinite(expected.silence(30.0))
     assert isfinite(expected.next_look(1.0, 1.0))
     assert 0.99 < sum(expected.weights) < 1.01
+    assert min(expected.weights) >= 0.0
     known.learn_progress(kind, [(Sign(1, 0.5), 3.0)], 6.0)
     hint = known.hint(kind, Sign(7, 1.0), 2.0)
     assert hint is None or (isfinite(hint.centre) and hint.spread > 0)

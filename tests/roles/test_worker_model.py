@@ -321,4 +321,4 @@ class WorkersOfAPartition(RuleBasedStateMachine):
 
 
 TestWorkersOfAPartition = WorkersOfAPartition.TestCase
-TestWorkersOfAPartition.settings = model_settings(examples=150, steps=30)
+TestWorkersOfAPartition.settings = model_settings(examples=100, steps=30)
